@@ -1,0 +1,1 @@
+"""The nouns: types, errors, config and clock. Imports nothing but the standard library and msgspec."""

@@ -1,0 +1,135 @@
+"""One tree of errors. Each class fixes status, code and whether a retry may help.
+
+    PenstockError
+    ├── InvalidRequest      400 invalid_request_error   what the client sent cannot be served, now or later
+    │   ├── ContextTooLong  400 context_length_exceeded
+    │   └── Unsupported     400 unsupported_parameter   a field that Penstock knows and does not honour
+    ├── Unauthorized        401 invalid_api_key
+    ├── ModelNotFound       404 model_not_found
+    ├── TooLarge            413 request_too_large
+    ├── Overloaded          429 overloaded              retryable, with a time to wait
+    ├── EngineDied          503 engine_died             retryable
+    ├── NotReady            503 not_ready               retryable
+    ├── DeadlineExceeded    504 deadline_exceeded       retryable
+    ├── UserError           a user's mistake at the command line or in a config file (exit code 2)
+    │   ├── ConfigError
+    │   ├── LoadError       a model that is not there or cannot be read
+    │   └── MemoryPlanError too little memory, with the nearest values that fit
+    └── Bug                 500 an impossible state: ours to mend
+
+A message says what, the limit and the value given; the hint says what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+from penstock.core.types import Failure
+
+
+class PenstockError(Exception):
+    """Root of every error that Penstock raises on purpose."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str | None = None, param: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def failure(self) -> Failure:
+        """The error as plain data, for a client."""
+        return Failure(
+            status=self.status, code=self.code, message=self.message, hint=self.hint, param=self.param,
+            retryable=self.retryable, retry_after_s=self.retry_after_s,
+        )  # fmt: skip
+
+
+class InvalidRequest(PenstockError):
+    status = 400
+    code = "invalid_request_error"
+
+
+class ContextTooLong(InvalidRequest):
+    code = "context_length_exceeded"
+
+
+class Unsupported(InvalidRequest):
+    code = "unsupported_parameter"
+
+
+class Unauthorized(PenstockError):
+    status = 401
+    code = "invalid_api_key"
+
+
+class ModelNotFound(PenstockError):
+    status = 404
+    code = "model_not_found"
+
+
+class TooLarge(PenstockError):
+    status = 413
+    code = "request_too_large"
+
+
+class Overloaded(PenstockError):
+    status = 429
+    code = "overloaded"
+    retryable = True
+
+
+class EngineDied(PenstockError):
+    status = 503
+    code = "engine_died"
+    retryable = True
+
+
+class NotReady(PenstockError):
+    status = 503
+    code = "not_ready"
+    retryable = True
+
+
+class DeadlineExceeded(PenstockError):
+    status = 504
+    code = "deadline_exceeded"
+    retryable = True
+
+
+class UserError(PenstockError):
+    """A mistake that its user can mend: printed without a traceback, exit code 2."""
+
+    status = 400
+    code = "user_error"
+
+
+class ConfigError(UserError):
+    code = "config_error"
+
+
+class LoadError(UserError):
+    code = "load_error"
+
+
+class MemoryPlanError(UserError):
+    code = "memory_plan_error"
+
+
+class Bug(PenstockError):
+    """An impossible state. Never caught to carry on; reported as it is."""
+
+
+def closest(given: str, known: Iterable[str]) -> str | None:
+    """The known name nearest to `given`, for "did you mean", or None when nothing is near."""
+    matches = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None

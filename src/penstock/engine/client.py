@@ -1,0 +1,275 @@
+"""The engine's async client: submit jobs, receive outputs, survive the engine's death.
+
+`EngineClient` does the bookkeeping; how messages travel is its `Transport`'s business: to a process of its own
+(`ProcessTransport`, the default) or to a thread of this one (`ThreadTransport`, for notebooks and tests).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from penstock.core.config import EngineSpec
+from penstock.core.errors import EngineDied, InvalidRequest, LoadError, MemoryPlanError, NotReady, Overloaded, PenstockError
+from penstock.engine.messages import (
+    Abort,
+    Configure,
+    EngineInfo,
+    EngineStats,
+    Fatal,
+    FromEngine,
+    Job,
+    Loading,
+    Output,
+    Ready,
+    Step,
+    Submit,
+    ToEngine,
+)
+
+RESTART_PAUSE_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # before the 1st, 2nd, … attempt in a row
+RETRY_AFTER_S = 1.0
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """Whether the engine makes progress, and if not, why."""
+
+    state: Literal["starting", "ready", "restarting", "stalled", "stopped"]
+    why: str = ""
+
+    @property
+    def ready(self) -> bool:
+        return self.state == "ready"
+
+
+class Transport(Protocol):
+    """Carries messages to one engine and back. `lost` is called once when the engine is gone without being told to."""
+
+    async def open(self, receive: Callable[[FromEngine], None], lost: Callable[[str], None]) -> None: ...
+
+    def send(self, message: ToEngine) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class EngineClient:
+    """One engine as seen from an asyncio loop. Every submitted job ends: finished, aborted, or with an error."""
+
+    def __init__(self, model: str, spec: EngineSpec | None = None, connect: Callable[[], Transport] | None = None) -> None:
+        self.model = model
+        self.spec = spec or EngineSpec()
+        self.stats = EngineStats()
+        self.num_restarts = 0
+        self._connect = connect or _transport(self.spec)
+        self._transport: Transport | None = None
+        self._info: EngineInfo | None = None
+        self._state: Literal["starting", "ready", "restarting", "stopped"] = "starting"
+        self._why = "the engine is loading"
+        self._streams: dict[str, asyncio.Queue[Output | PenstockError]] = {}
+        self._loaded: asyncio.Future[EngineInfo] | None = None
+        self._progress: Callable[[Loading], None] | None = None
+        self._callbacks: list[Callable[[EngineStats], None]] = []
+        self._last_step_s = time.monotonic()
+        self._restart: asyncio.Task[None] | None = None
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the engine serves; raises NotReady before the first `start` has succeeded."""
+        if self._info is None:
+            raise NotReady("the engine has not loaded its model yet")
+        return self._info
+
+    @property
+    def num_in_flight(self) -> int:
+        return len(self._streams)
+
+    async def start(self, progress: Callable[[Loading], None] | None = None) -> EngineInfo:
+        """Launch the engine and wait until its model is loaded. Raises LoadError, MemoryPlanError or EngineDied."""
+        self._progress = progress
+        return await self._launch()
+
+    def on_step(self, callback: Callable[[EngineStats], None]) -> None:
+        """Call `callback` with the engine's statistics after each of its steps."""
+        self._callbacks.append(callback)
+
+    async def submit(self, jobs: Sequence[Job]) -> AsyncGenerator[Output, None]:
+        """Outputs of all `jobs` as they come, until each has finished. Closing the generator early aborts what runs.
+
+        Raises Overloaded when the queue is full, NotReady while the engine is not up, EngineDied when it dies meanwhile,
+        InvalidRequest for a job that the engine refuses.
+        """
+        queue = self._enter(jobs)
+        unfinished = {job.id for job in jobs}
+        try:
+            while unfinished:
+                item = await queue.get()
+                if isinstance(item, PenstockError):
+                    raise item
+                if item.finish_reason is not None:
+                    unfinished.discard(item.id)
+                    self._streams.pop(item.id, None)
+                if item.error is not None:
+                    raise InvalidRequest(item.error)
+                yield item
+        finally:
+            self._leave(unfinished)
+
+    def abort(self, ids: Sequence[str]) -> None:
+        """End some jobs of a `submit`; each still yields one last output with `finish_reason="abort"`."""
+        live = [job_id for job_id in ids if job_id in self._streams]
+        if live:
+            self._send(Abort(ids=tuple(live)))
+        for job_id in live:
+            self._streams[job_id].put_nowait(Output(id=job_id, finish_reason="abort"))
+
+    def health(self) -> Health:
+        """Ready means forward progress: work submitted and no step for `step_deadline_s` is a stalled engine."""
+        silent_s = time.monotonic() - self._last_step_s
+        if self._state == "ready" and self._streams and silent_s > self.spec.step_deadline_s:
+            why = f"{len(self._streams)} sequences in flight and no step finished for {silent_s:.0f} s"
+            return Health(state="stalled", why=f"{why} (the limit is {self.spec.step_deadline_s:g} s)")
+        return Health(state=self._state, why=self._why)
+
+    async def close(self) -> None:
+        """Stop the engine; what is in flight ends with an error."""
+        self._state, self._why = "stopped", "the engine was stopped"
+        if self._restart is not None:
+            self._restart.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._restart
+        self._fail_all(EngineDied("the engine was stopped"))
+        await self._disconnect()
+
+    # -- submitting
+
+    def _enter(self, jobs: Sequence[Job]) -> asyncio.Queue[Output | PenstockError]:
+        if self._state != "ready":
+            raise NotReady(f"the engine is {self._state}: {self._why}", hint="try again shortly", retry_after_s=RETRY_AFTER_S)
+        limit = self.info.plan.max_num_seqs + self.spec.max_queue
+        if len(jobs) > limit:
+            raise InvalidRequest(f"{len(jobs)} sequences in one request, the engine takes {limit} in all", param="n")
+        if len(self._streams) + len(jobs) > limit:
+            raise Overloaded(
+                f"{len(self._streams)} sequences run or wait, the limit is {limit}",
+                hint="try again after the time in Retry-After",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        if not self._streams:
+            self._last_step_s = time.monotonic()
+        queue: asyncio.Queue[Output | PenstockError] = asyncio.Queue()
+        for job in jobs:
+            self._streams[job.id] = queue
+        self._send(Submit(jobs=tuple(jobs)))
+        return queue
+
+    def _leave(self, unfinished: set[str]) -> None:
+        live = [job_id for job_id in unfinished if self._streams.pop(job_id, None) is not None]
+        if live and self._state == "ready":
+            self._send(Abort(ids=tuple(live)))
+
+    def _send(self, message: ToEngine) -> None:
+        if self._transport is not None:
+            self._transport.send(message)
+
+    # -- what the engine says
+
+    def _receive(self, message: FromEngine) -> None:
+        match message:
+            case Step():
+                self._last_step_s = time.monotonic()
+                self.stats = message.stats
+                for output in message.outputs:
+                    stream = self._streams.get(output.id)
+                    if stream is not None:
+                        stream.put_nowait(output)
+                for callback in self._callbacks:
+                    callback(message.stats)
+            case Loading():
+                if self._progress is not None:
+                    self._progress(message)
+            case Ready():
+                self._settle(message.info)
+            case Fatal():
+                self._lost(message.message, _load_error(message))
+
+    def _settle(self, outcome: EngineInfo | PenstockError) -> None:
+        if self._loaded is None or self._loaded.done():
+            return
+        if isinstance(outcome, PenstockError):
+            self._loaded.set_exception(outcome)
+        else:
+            self._loaded.set_result(outcome)
+
+    def _lost(self, why: str, error: PenstockError | None = None) -> None:
+        """The engine is gone. While loading, that fails the load; later, everything in flight fails and it is restarted."""
+        if self._state == "stopped":
+            return
+        died = error or EngineDied(f"the engine died: {why}", hint="it is being restarted; try again", retry_after_s=RETRY_AFTER_S)
+        if self._loaded is not None and not self._loaded.done():
+            self._settle(died)
+        elif self._state == "ready":
+            self._state, self._why = "restarting", why
+            self.num_restarts += 1
+            self._fail_all(EngineDied(f"the engine died: {why}", hint=died.hint, retry_after_s=RETRY_AFTER_S))
+            self._restart = asyncio.get_running_loop().create_task(self._relaunch())
+
+    def _fail_all(self, error: PenstockError) -> None:
+        queues = set(self._streams.values())
+        self._streams.clear()
+        for queue in queues:
+            queue.put_nowait(error)
+
+    # -- life and death
+
+    async def _launch(self) -> EngineInfo:
+        loop = asyncio.get_running_loop()
+        await self._disconnect()
+        self._loaded = loop.create_future()
+        self._transport = self._connect()
+        try:
+            await self._transport.open(self._receive, self._lost)
+            self._send(Configure(model=self.model, spec=self.spec))
+            self._info = await self._loaded
+        except BaseException:
+            await self._disconnect()
+            raise
+        self._last_step_s = time.monotonic()
+        self.stats = EngineStats()
+        self._state, self._why = "ready", ""
+        return self._info
+
+    async def _relaunch(self) -> None:
+        """Launch again until it works; each attempt in a row waits longer."""
+        for attempt in itertools.count():
+            await asyncio.sleep(RESTART_PAUSE_S[min(attempt, len(RESTART_PAUSE_S) - 1)])
+            try:
+                await self._launch()
+                return
+            except PenstockError as error:
+                self._why = error.message
+
+    async def _disconnect(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
+
+
+def _transport(spec: EngineSpec) -> Callable[[], Transport]:
+    from penstock.engine.transport import ProcessTransport, ThreadTransport
+
+    return ThreadTransport if spec.in_process else ProcessTransport
+
+
+def _load_error(fatal: Fatal) -> PenstockError:
+    """The error class that the engine's process raised, as far as a client must tell them apart."""
+    known = {cls.code: cls for cls in (LoadError, MemoryPlanError, InvalidRequest)}
+    cls = known.get(fatal.code)
+    if cls is None:
+        return EngineDied(f"the engine broke: {fatal.message}", hint=fatal.hint or "it is being restarted; try again")
+    return cls(fatal.message, hint=fatal.hint)

@@ -1,0 +1,173 @@
+"""The engine: receive jobs, plan, launch, commit, emit. One `step()`, no threads and no clock of its own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from penstock.core.config import EngineSpec
+from penstock.core.errors import Bug, InvalidRequest
+from penstock.engine.batch import BatchBuilder, StepInputs
+from penstock.engine.kernels.kv import KVCache
+from penstock.engine.messages import EngineInfo, EngineStats, Job, Output, Scored
+from penstock.engine.models.decoder import Decoder
+from penstock.engine.sampler import Row, Sampler
+from penstock.engine.scheduler import Scheduler
+from penstock.engine.sequence import Sequence as Seq
+from penstock.engine.sequence import Slice
+
+PROMPT_SCORE_ROWS = 128  # prompt positions whose logits are held at a time: [rows, vocabulary] floats
+
+
+@dataclass(slots=True, frozen=True)
+class Launched:
+    """A step whose tokens are sampled (perhaps still on the device) and not yet recorded."""
+
+    slices: list[Slice]
+    sampled: list[Scored]  # in the order of the slices that reach their sequence's end and want a token
+    started_s: float
+    forward_s: float
+
+
+class Engine:
+    """Runs many sequences on one model. Not thread-safe: whoever owns it calls everything from one thread."""
+
+    def __init__(self, model: Decoder, kv: KVCache, info: EngineInfo, spec: EngineSpec, clock: Callable[[], float]) -> None:
+        self.info = info
+        self.scheduler = Scheduler(
+            info.plan, spec.ageing_s, spec.watermark, spec.prefix_caching, eos_token_ids=frozenset(info.eos_token_ids)
+        )
+        self._model = model
+        self._kv = kv
+        self._clock = clock
+        device = torch.device(info.plan.device)
+        self._batch = BatchBuilder(info.plan, device)
+        self._sampler = Sampler(info.vocab_size, device)
+        self._rng = random.SystemRandom()
+        self._num_steps = 0
+        self._step_tokens = 0
+        self._step_s = 0.0
+        self._forward_s = 0.0
+
+    # -- in
+
+    def add(self, job: Job) -> None:
+        """Queue a job. Raises InvalidRequest when it could never run."""
+        worst = max(job.prompt, default=0)
+        if worst >= self.info.vocab_size or min(job.prompt, default=0) < 0:
+            raise InvalidRequest(f"prompt token id {worst} is outside the vocabulary of {self.info.vocab_size}", param="prompt")
+        seed = job.sampling.seed
+        self.scheduler.add(job, self._clock(), self._rng.getrandbits(62) if seed is None else seed)
+
+    def abort(self, job_id: str) -> None:
+        """End a job, whether it waits or runs; unknown ids (it may just have finished) are nothing to worry about."""
+        self.scheduler.abort(job_id)
+
+    @property
+    def has_work(self) -> bool:
+        return self.scheduler.has_work
+
+    # -- one step
+
+    def step(self) -> tuple[Output, ...]:
+        """Compute one step for the sequences that the scheduler picks and return what it produced."""
+        slices = self.scheduler.plan(self._clock())
+        if not slices:
+            raise Bug(f"{self.scheduler.num_waiting} sequences wait and none can run")
+        return self._commit(self._launch(slices))
+
+    @torch.inference_mode()
+    def _launch(self, slices: list[Slice]) -> Launched:
+        started = self._clock()
+        inputs = self._batch.build(slices)
+        before = self._clock()
+        hidden = self._model.forward(inputs.token_ids, inputs.attention, self._kv)
+        picked = [(s, row) for s, row in zip(slices, inputs.last_rows, strict=True) if s.reaches_end and s.sequence.max_tokens]
+        logits = self._model.logits(hidden[[row for _, row in picked]]) if picked else None
+        forward_s = self._clock() - before
+        self._score_prompts(slices, inputs, hidden)
+        sampled = self._sampler.sample(logits, [self._row(s.sequence) for s, _ in picked]) if logits is not None else []
+        return Launched(slices, sampled, started, forward_s)
+
+    def _commit(self, launched: Launched) -> tuple[Output, ...]:
+        scored = iter(launched.sampled)
+        picked = {s.sequence.job.id: next(scored) for s in launched.slices if s.reaches_end and s.sequence.max_tokens}
+        ending = [s.sequence for s in launched.slices if s.reaches_end]
+        self.scheduler.commit(launched.slices, {key: score.token_id for key, score in picked.items()})
+        self._num_steps += 1
+        self._step_tokens = sum(s.count for s in launched.slices)
+        self._step_s = self._clock() - launched.started_s
+        self._forward_s = launched.forward_s
+        return tuple(self._output(sequence, picked.get(sequence.job.id)) for sequence in ending)
+
+    def _row(self, sequence: Seq) -> Row:
+        sampling = sequence.job.sampling
+        held_back = sequence.num_output < sampling.min_tokens
+        return Row(
+            key=sequence,
+            sampling=sampling,
+            seed=sequence.seed,
+            tokens=sequence.tokens,
+            num_prompt=sequence.num_prompt,
+            forbidden=(*self.info.eos_token_ids, *sampling.stop_token_ids) if held_back else (),
+            bad_token_ids=sequence.job.bad_token_ids,
+        )
+
+    def _output(self, sequence: Seq, score: Scored | None) -> Output:
+        first = sequence.num_output <= 1
+        stopped_by_token = score is not None and sequence.finish_reason == "stop"
+        wants_scores = sequence.job.sampling.logprobs is not None
+        return Output(
+            id=sequence.job.id,
+            token_ids=() if score is None else (score.token_id,),
+            scores=(score,) if score is not None and wants_scores else None,
+            prompt_scores=tuple(sequence.prompt_scores) if first and sequence.prompt_scores else None,
+            finish_reason=sequence.finish_reason,
+            stop_token_id=score.token_id if score is not None and stopped_by_token else None,
+            num_cached_tokens=sequence.num_cached if first else 0,
+            queue_s=(sequence.first_slice_s or sequence.arrival_s) - sequence.arrival_s if first else 0.0,
+        )
+
+    def _score_prompts(self, slices: Sequence[Slice], inputs: StepInputs, hidden: Tensor) -> None:
+        """Log-probabilities of the prompt tokens that this step's positions predict, for the sequences that ask."""
+        for piece, last in zip(slices, inputs.last_rows, strict=True):
+            sequence = piece.sequence
+            num_top = sequence.job.sampling.prompt_logprobs
+            done = max(len(sequence.prompt_scores), 1)
+            if num_top is None or done >= sequence.num_prompt:
+                continue
+            if not sequence.prompt_scores:
+                sequence.prompt_scores.append(None)
+            first_row = last + 1 - piece.count
+            targets = range(max(piece.start + 1, done), min(piece.stop + 1, sequence.num_prompt))
+            for begin in range(targets.start, targets.stop, PROMPT_SCORE_ROWS):
+                end = min(begin + PROMPT_SCORE_ROWS, targets.stop)
+                rows = hidden[first_row + begin - 1 - piece.start : first_row + end - 1 - piece.start]
+                sequence.prompt_scores += self._sampler.score(self._model.logits(rows), sequence.tokens[begin:end], num_top)
+
+    # -- out
+
+    def stats(self) -> EngineStats:
+        scheduler, counters = self.scheduler, self.scheduler.counters
+        return EngineStats(
+            num_running=len(scheduler.running),
+            num_waiting=scheduler.num_waiting,
+            kv_usage=scheduler.kv_usage,
+            num_steps=self._num_steps,
+            num_preemptions=counters.preemptions,
+            prefix_queries=counters.prefix_queries,
+            prefix_hits=counters.prefix_hits,
+            prompt_tokens=counters.prompt_tokens,
+            generation_tokens=counters.generation_tokens,
+            step_tokens=self._step_tokens,
+            step_s=self._step_s,
+            forward_s=self._forward_s,
+        )
+
+    def audit(self) -> None:
+        """Raise `Bug` unless every block and sequence is accounted for."""
+        self.scheduler.audit()

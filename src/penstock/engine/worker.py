@@ -1,0 +1,113 @@
+"""The engine behind its messages, and the process that runs it.
+
+`run` is the whole life of an engine: configure, load, then receive and step until told to stop. The engine's own
+process calls it with a ZeroMQ socket, the in-process mode with a queue; the engine cannot tell the difference.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+
+import msgspec
+import zmq
+
+from penstock.core.errors import Bug, PenstockError
+from penstock.engine.messages import (
+    Abort,
+    Configure,
+    Fatal,
+    FromEngine,
+    Loading,
+    Output,
+    Ready,
+    Step,
+    Stop,
+    Submit,
+    ToEngine,
+)
+
+IDLE_POLL_S = 1.0  # how long an idle engine sleeps before it looks whether its parent still lives
+
+Receive = Callable[[float], ToEngine | None]  # waits up to so many seconds
+Emit = Callable[[FromEngine], None]
+
+
+def run(receive: Receive, emit: Emit, alive: Callable[[], bool] = lambda: True) -> None:
+    """Serve one engine until `Stop`, until `alive()` is false, or until it breaks, which it reports as `Fatal`."""
+    from penstock.engine.engine import Engine
+    from penstock.engine.loading import load_engine
+
+    def handle(engine: Engine, message: Submit | Abort) -> None:
+        if isinstance(message, Abort):
+            for job_id in message.ids:
+                engine.abort(job_id)
+            return
+        for job in message.jobs:
+            try:
+                engine.add(job)
+            except PenstockError as error:
+                refused = Output(id=job.id, finish_reason="error", error=str(error))
+                emit(Step(outputs=(refused,), stats=engine.stats()))
+
+    try:
+        configure = receive(float("inf"))
+        if not isinstance(configure, Configure):
+            raise Bug(f"the first message to an engine must be Configure, not {type(configure).__name__}")
+        engine = load_engine(configure.model, configure.spec, lambda *at: emit(Loading(stage=at[0], done=at[1], total=at[2])))
+        emit(Ready(info=engine.info))
+        busy = False
+        while alive():
+            message = receive(0.0 if engine.has_work else IDLE_POLL_S)
+            while message is not None:
+                if isinstance(message, Stop):
+                    return
+                if isinstance(message, Configure):
+                    raise Bug("an engine is configured once")
+                handle(engine, message)
+                busy = True
+                message = receive(0.0)
+            if engine.has_work:
+                emit(Step(outputs=engine.step(), stats=engine.stats()))
+            elif busy:
+                busy = False
+                engine.audit()
+                emit(Step(outputs=(), stats=engine.stats()))
+    except PenstockError as error:
+        emit(Fatal(code=error.code, message=error.message, hint=error.hint))
+    except Exception as error:  # the border of the process: whatever it is, the client must hear of it
+        traceback.print_exc()
+        emit(Fatal(code=Bug.code, message=f"{type(error).__name__}: {error}"))
+
+
+def main(address: str) -> None:
+    """Connect to the client's socket and serve it. Ends when the parent process is gone."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)  # the gateway drains first and then sends Stop
+    parent = os.getppid()
+    decoder = msgspec.msgpack.Decoder(ToEngine)
+    encoder = msgspec.msgpack.Encoder()
+    context = zmq.Context(io_threads=1)
+    socket = context.socket(zmq.PAIR)
+    socket.set_hwm(0)  # what can pile up is bounded by the jobs that were accepted
+    socket.connect(address)
+
+    def receive(timeout_s: float) -> ToEngine | None:
+        deadline = time.monotonic() + timeout_s
+        while not socket.poll(min(timeout_s, IDLE_POLL_S) * 1000):
+            if time.monotonic() >= deadline or os.getppid() != parent:
+                return None
+        message: ToEngine = decoder.decode(socket.recv())
+        return message
+
+    run(receive, lambda message: socket.send(encoder.encode(message)), lambda: os.getppid() == parent)
+    socket.close(linger=2000)
+    context.term()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
