@@ -23,7 +23,7 @@ A message says what, the limit and the value given; the hint says what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from penstock.core.types import Failure
@@ -127,6 +127,19 @@ class MemoryPlanError(UserError):
 
 class Bug(PenstockError):
     """An impossible state. Never caught to carry on; reported as it is."""
+
+
+def from_failure(failure: Failure) -> PenstockError:
+    """The error that a failure was made of, by its code."""
+    known = {kind.code: kind for kind in _kinds(PenstockError)}
+    kind = known.get(failure.code, PenstockError)
+    return kind(failure.message, hint=failure.hint, param=failure.param, retry_after_s=failure.retry_after_s)
+
+
+def _kinds(root: type[PenstockError]) -> Iterator[type[PenstockError]]:
+    for kind in root.__subclasses__():
+        yield from _kinds(kind)
+    yield root
 
 
 def closest(given: str, known: Iterable[str]) -> str | None:

@@ -203,3 +203,7 @@ class Health(Struct, frozen=True, kw_only=True):
 
     state: Literal["starting", "ready", "restarting", "stalled", "stopped"]
     why: str = ""
+
+    @property
+    def ready(self) -> bool:
+        return self.state == "ready"

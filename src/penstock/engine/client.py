@@ -13,10 +13,9 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal, Protocol
 
-from msgspec import Struct
-
 from penstock.core.config import EngineSpec
 from penstock.core.errors import EngineDied, InvalidRequest, LoadError, MemoryPlanError, NotReady, Overloaded, PenstockError
+from penstock.core.types import Health
 from penstock.engine.messages import (
     Abort,
     Configure,
@@ -35,17 +34,6 @@ from penstock.engine.messages import (
 
 RESTART_PAUSE_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # before the 1st, 2nd, … attempt in a row
 RETRY_AFTER_S = 1.0
-
-
-class Health(Struct, frozen=True, kw_only=True):
-    """Whether the engine makes progress, and if not, why."""
-
-    state: Literal["starting", "ready", "restarting", "stalled", "stopped"]
-    why: str = ""
-
-    @property
-    def ready(self) -> bool:
-        return self.state == "ready"
 
 
 class Transport(Protocol):

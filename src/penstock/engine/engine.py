@@ -29,8 +29,6 @@ class Launched:
 
     slices: list[Slice]
     sampled: list[Scored]  # in the order of the slices that reach their sequence's end and want a token
-    started_s: float
-    forward_s: float
 
 
 class Engine:
@@ -50,8 +48,9 @@ class Engine:
         self._rng = random.SystemRandom()
         self._num_steps = 0
         self._step_tokens = 0
-        self._step_s = 0.0
+        self._busy_s = 0.0
         self._forward_s = 0.0
+        self._busy_since_s: float | None = None  # None: there was nothing to do
 
     # -- in
 
@@ -75,23 +74,25 @@ class Engine:
 
     def step(self) -> tuple[Output, ...]:
         """Compute one step for the sequences that the scheduler picks and return what it produced."""
-        slices = self.scheduler.plan(self._clock())
+        started = self._clock()
+        slices = self.scheduler.plan(started)
         if not slices:
             raise Bug(f"{self.scheduler.num_waiting} sequences wait and none can run")
-        return self._commit(self._launch(slices))
+        outputs = self._commit(self._launch(slices))
+        self._account(started)
+        return outputs
 
     @torch.inference_mode()
     def _launch(self, slices: list[Slice]) -> Launched:
-        started = self._clock()
         inputs = self._batch.build(slices)
         before = self._clock()
         hidden = self._model.forward(inputs.token_ids, inputs.attention, self._kv)
         picked = [(s, row) for s, row in zip(slices, inputs.last_rows, strict=True) if s.reaches_end and s.sequence.max_tokens]
         logits = self._model.logits(hidden[[row for _, row in picked]]) if picked else None
-        forward_s = self._clock() - before
+        self._forward_s += self._clock() - before
         self._score_prompts(slices, inputs, hidden)
         sampled = self._sampler.sample(logits, [self._row(s.sequence) for s, _ in picked]) if logits is not None else []
-        return Launched(slices, sampled, started, forward_s)
+        return Launched(slices, sampled)
 
     def _commit(self, launched: Launched) -> tuple[Output, ...]:
         scored = iter(launched.sampled)
@@ -100,9 +101,13 @@ class Engine:
         self.scheduler.commit(launched.slices, {key: score.token_id for key, score in picked.items()})
         self._num_steps += 1
         self._step_tokens = sum(s.count for s in launched.slices)
-        self._step_s = self._clock() - launched.started_s
-        self._forward_s = launched.forward_s
         return tuple(self._output(sequence, picked.get(sequence.job.id)) for sequence in ending)
+
+    def _account(self, started_s: float) -> None:
+        """Count the time since the last step ended, while there is work, or else since this one started."""
+        now = self._clock()
+        self._busy_s += now - (started_s if self._busy_since_s is None else self._busy_since_s)
+        self._busy_since_s = now if self.has_work else None
 
     def _row(self, sequence: Seq) -> Row:
         sampling = sequence.job.sampling
@@ -164,7 +169,7 @@ class Engine:
             prompt_tokens=counters.prompt_tokens,
             generation_tokens=counters.generation_tokens,
             step_tokens=self._step_tokens,
-            step_s=self._step_s,
+            busy_s=self._busy_s,
             forward_s=self._forward_s,
         )
 

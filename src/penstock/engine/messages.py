@@ -64,10 +64,10 @@ class EngineStats(Struct, frozen=True, kw_only=True):
     num_preemptions: int = 0
     prefix_queries: int = 0  # tokens looked up
     prefix_hits: int = 0  # tokens found
-    prompt_tokens: int = 0  # tokens computed or found cached, of prompts that finished
+    prompt_tokens: int = 0  # of prompts that are fully computed; cached ones count too
     generation_tokens: int = 0
     step_tokens: int = 0  # tokens computed in the last step
-    step_s: float = 0.0  # wall time of the last step
+    busy_s: float = 0.0  # wall time during which there was work
     forward_s: float = 0.0  # of which in the model's forward
 
 

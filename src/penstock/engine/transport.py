@@ -31,6 +31,7 @@ class ProcessTransport:
         self._context = zmq.asyncio.Context(io_threads=1)
         self._socket = self._context.socket(zmq.PAIR)
         self._socket.set_hwm(0)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 20)  # ms; the process binds once it has started
         self._encoder = msgspec.msgpack.Encoder()
         self._process: asyncio.subprocess.Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -41,14 +42,13 @@ class ProcessTransport:
 
     async def open(self, receive: Received, lost: Lost) -> None:
         address = f"ipc://{self._folder}/engine"
-        self._socket.bind(address)
+        self._socket.connect(address)  # the connecting side queues what is sent before the other is there
         command = (sys.executable, "-m", "penstock.engine.worker", address)
         self._process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
         self._tasks = [asyncio.create_task(self._read(receive)), asyncio.create_task(self._watch(self._process, lost))]
 
     def send(self, message: ToEngine) -> None:
-        with contextlib.suppress(zmq.ZMQError):  # the process just died: `lost` tells
-            zmq.Socket.send(self._socket, self._encoder.encode(message), zmq.NOBLOCK)
+        zmq.Socket.send(self._socket, self._encoder.encode(message), zmq.NOBLOCK)
 
     async def close(self) -> None:
         for task in self._tasks:

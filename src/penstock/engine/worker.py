@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 import zmq
@@ -31,6 +32,9 @@ from penstock.engine.messages import (
     ToEngine,
 )
 
+if TYPE_CHECKING:
+    from penstock.engine.engine import Engine
+
 IDLE_POLL_S = 1.0  # how long an idle engine sleeps before it looks whether its parent still lives
 
 Receive = Callable[[float], ToEngine | None]  # waits up to so many seconds
@@ -39,53 +43,67 @@ Emit = Callable[[FromEngine], None]
 
 def run(receive: Receive, emit: Emit, alive: Callable[[], bool] = lambda: True) -> None:
     """Serve one engine until `Stop`, until `alive()` is false, or until it breaks, which it reports as `Fatal`."""
-    from penstock.engine.engine import Engine
-    from penstock.engine.loading import load_engine
-
-    def handle(engine: Engine, message: Submit | Abort) -> None:
-        if isinstance(message, Abort):
-            for job_id in message.ids:
-                engine.abort(job_id)
-            return
-        for job in message.jobs:
-            try:
-                engine.add(job)
-            except PenstockError as error:
-                refused = Output(id=job.id, finish_reason="error", error=str(error))
-                emit(Step(outputs=(refused,), stats=engine.stats()))
-
     try:
-        configure = receive(float("inf"))
-        if not isinstance(configure, Configure):
-            raise Bug(f"the first message to an engine must be Configure, not {type(configure).__name__}")
-        engine = load_engine(configure.model, configure.spec, lambda *at: emit(Loading(stage=at[0], done=at[1], total=at[2])))
+        engine = _load(receive, emit)
         emit(Ready(info=engine.info))
-        busy = False
-        while alive():
-            message = receive(0.0 if engine.has_work else IDLE_POLL_S)
-            while message is not None:
-                if isinstance(message, Stop):
-                    return
-                if isinstance(message, Configure):
-                    raise Bug("an engine is configured once")
-                handle(engine, message)
-                busy = True
-                message = receive(0.0)
-            if engine.has_work:
-                emit(Step(outputs=engine.step(), stats=engine.stats()))
-            elif busy:
-                busy = False
-                engine.audit()
-                emit(Step(outputs=(), stats=engine.stats()))
+        _serve(engine, receive, emit, alive)
     except PenstockError as error:
         emit(Fatal(code=error.code, message=error.message, hint=error.hint))
-    except Exception as error:  # the border of the process: whatever it is, the client must hear of it
+    except Exception as error:  # noqa: BLE001 - the border of the process: whatever it is, the client must hear of it
         traceback.print_exc()
         emit(Fatal(code=Bug.code, message=f"{type(error).__name__}: {error}"))
 
 
+def _load(receive: Receive, emit: Emit) -> Engine:
+    from penstock.engine.loading import load_engine
+
+    configure = receive(float("inf"))
+    if not isinstance(configure, Configure):
+        raise Bug(f"the first message to an engine must be Configure, not {type(configure).__name__}")
+    return load_engine(
+        configure.model,
+        configure.spec,
+        lambda stage, done, total: emit(Loading(stage=stage, done=done, total=total)),
+    )
+
+
+def _serve(engine: Engine, receive: Receive, emit: Emit, alive: Callable[[], bool]) -> None:
+    """Receive what there is, then step; audit and report once when the work has run out."""
+    audited = True
+    while alive():
+        message = receive(0.0 if engine.has_work else IDLE_POLL_S)
+        while message is not None:
+            if isinstance(message, Stop):
+                return
+            _handle(engine, message, emit)
+            audited = False
+            message = receive(0.0)
+        if engine.has_work:
+            emit(Step(outputs=engine.step(), stats=engine.stats()))
+        elif not audited:
+            engine.audit()
+            emit(Step(outputs=(), stats=engine.stats()))
+            audited = True
+
+
+def _handle(engine: Engine, message: ToEngine, emit: Emit) -> None:
+    match message:
+        case Abort():
+            for job_id in message.ids:
+                engine.abort(job_id)
+        case Submit():
+            for job in message.jobs:
+                try:
+                    engine.add(job)
+                except PenstockError as error:
+                    refused = Output(id=job.id, finish_reason="error", error=str(error))
+                    emit(Step(outputs=(refused,), stats=engine.stats()))
+        case _:
+            raise Bug(f"a running engine was sent {type(message).__name__}")
+
+
 def main(address: str) -> None:
-    """Connect to the client's socket and serve it. Ends when the parent process is gone."""
+    """Serve the client that connects to `address`. Ends when the parent process is gone."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)  # the gateway drains first and then sends Stop
     parent = os.getppid()
@@ -94,11 +112,11 @@ def main(address: str) -> None:
     context = zmq.Context(io_threads=1)
     socket = context.socket(zmq.PAIR)
     socket.set_hwm(0)  # what can pile up is bounded by the jobs that were accepted
-    socket.connect(address)
+    socket.bind(address)
 
     def receive(timeout_s: float) -> ToEngine | None:
         deadline = time.monotonic() + timeout_s
-        while not socket.poll(min(timeout_s, IDLE_POLL_S) * 1000):
+        while not socket.poll(int(min(timeout_s, IDLE_POLL_S) * 1000)):
             if time.monotonic() >= deadline or os.getppid() != parent:
                 return None
         message: ToEngine = decoder.decode(socket.recv())

@@ -1,0 +1,101 @@
+"""Make docs/features.md: which features are tested together.
+
+A test marked `@pytest.mark.feature("prefix cache", "preemption")` fills the cell of that pair (and of every pair among its
+names); with one name it fills the feature's own cell. The tests are read, not run: a cell stands for a test that `make test`
+must pass, and a pair that no test shows says "no".
+
+    python scripts/features.py           write the file
+    python scripts/features.py --check   exit 1 when it is out of date
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "features.md"
+FEATURES = (
+    "greedy",
+    "sampling",
+    "logprobs",
+    "stop strings",
+    "n > 1",
+    "streaming",
+    "continuous batching",
+    "chunked prefill",
+    "prefix cache",
+    "preemption",
+    "sliding window",
+    "MoE",
+    "GGUF",
+    "disconnect",
+    "bounded queue",
+    "engine restart",
+    "drain",
+)
+
+Pair = tuple[str, str]
+Cells = dict[Pair, str]  # the first test that shows the pair: "tests/unit/test_x.py::test_y"
+
+
+def collect(root: Path = ROOT) -> Cells:
+    """The test of each pair, in alphabetical order of the tests. Raises ValueError for a feature that is not in FEATURES."""
+    cells: Cells = {}
+    for path in sorted((root / "tests").rglob("test_*.py")):
+        for test, names in _marked(ast.parse(path.read_text())):
+            unknown = set(names) - set(FEATURES)
+            if unknown:
+                raise ValueError(f"{path.name}::{test} names {sorted(unknown)}; the features are {', '.join(FEATURES)}")
+            ordered = sorted(set(names), key=FEATURES.index)
+            for pair in combinations(ordered, 2) if len(ordered) > 1 else [(ordered[0], ordered[0])]:
+                cells.setdefault(pair, f"{path.relative_to(root)}::{test}")
+    return cells
+
+
+def render(cells: Cells) -> str:
+    """The page: a table with a numbered test in each cell, and the tests below it."""
+    tests = sorted(set(cells.values()))
+    number = {test: i for i, test in enumerate(tests, start=1)}
+    header = ["", *FEATURES]
+    rows = [header, ["---"] * len(header)]
+    for i, row in enumerate(FEATURES):
+        shown = (cells.get(_ordered(row, column)) for column in FEATURES[: i + 1])
+        rows.append([f"**{row}**", *(f"[{number[test]}](#tests)" if test else "no" for test in shown), *[""] * (len(FEATURES) - i - 1)])
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    listed = "\n".join(f"{i}. `{test}`" for test, i in number.items())
+    return f"{INTRODUCTION}\n{table}\n\n## Tests\n\n{listed or 'none yet'}\n"
+
+
+INTRODUCTION = """# Features, and which work together
+
+Made from the tests by `make features`; do not edit. A number is a test, listed below, that shows the two features of its cell
+working in one run (on the diagonal: the feature by itself), and that `make test` must pass. "no" means that no test shows it.
+"""
+
+
+def _marked(tree: ast.Module) -> Iterator[tuple[str, list[str]]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for decorator in node.decorator_list:
+                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.feature":
+                    yield node.name, [ast.literal_eval(argument) for argument in decorator.args]
+
+
+def _ordered(a: str, b: str) -> Pair:
+    return (a, b) if FEATURES.index(a) <= FEATURES.index(b) else (b, a)
+
+
+def main(arguments: list[str]) -> int:
+    page = render(collect())
+    if "--check" in arguments:
+        return int(not PAGE.exists() or PAGE.read_text() != page)
+    PAGE.write_text(page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

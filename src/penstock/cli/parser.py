@@ -1,0 +1,106 @@
+"""What can be typed. A flag is here when "auto" could not know it; everything else is in the config file.
+
+Each flag of a setting has `dest` "room.key", which is its path in `core.settings`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from penstock import __version__
+from penstock.core.config import DEFAULT_MODEL
+from penstock.core.errors import UserError, closest
+
+MODEL_HELP = "a built-in name, a Hugging Face id, a folder, a .gguf file or a llama2.c .bin file"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, whose mistakes are `UserError`s."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message, hint=f"see {self.prog} --help")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command and its arguments. Raises UserError, with the closest match for an unknown command or flag."""
+    parser, commands = _build()
+    if argv and not argv[0].startswith("-") and argv[0] not in commands:
+        raise _unknown("command", argv[0], list(commands), parser.prog)
+    arguments, left = parser.parse_known_args(argv or ["--help"])
+    if left:
+        flags = list(commands[arguments.command]._option_string_actions)
+        raise _unknown("flag" if left[0].startswith("-") else "argument", left[0], flags, f"{parser.prog} {arguments.command}")
+    return arguments
+
+
+def config_flags(arguments: argparse.Namespace) -> dict[str, str]:
+    """The settings given as flags, by path."""
+    return {path: text for path, text in vars(arguments).items() if "." in path and text is not None}
+
+
+def _unknown(kind: str, given: str, known: Sequence[str], prog: str) -> UserError:
+    near = closest(given.partition("=")[0], known)
+    return UserError(f"unknown {kind} {given!r}", hint=f"did you mean {near!r}?" if near else f"see {prog} --help")
+
+
+def _build() -> tuple[Parser, dict[str, Parser]]:
+    parser = Parser(prog="penstock", description="Serve and run language models.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"penstock {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands: dict[str, Parser] = {}
+    for name, summary, fill in COMMANDS:
+        commands[name] = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
+        fill(commands[name])
+    return parser, commands
+
+
+def _serve(parser: Parser) -> None:
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{MODEL_HELP} (default: {DEFAULT_MODEL})")
+    parser.add_argument("--host", dest="server.host", metavar="ADDRESS", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", dest="server.port", metavar="PORT", help="port to listen on, 0 for a free one (default: 8000)")
+    _engine_flags(parser)
+
+
+def _chat(parser: Parser) -> None:
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=f"{MODEL_HELP} (default: {DEFAULT_MODEL})")
+    parser.add_argument("--system", metavar="TEXT", help="instructions that the model sees first")
+    _engine_flags(parser)
+
+
+def _generate(parser: Parser) -> None:
+    parser.add_argument("prompt", metavar="PROMPT", help="what to answer; - reads it from standard input")
+    parser.add_argument("--model", metavar="MODEL", help=f"{MODEL_HELP} (default: {DEFAULT_MODEL})")
+    parser.add_argument("--raw", action="store_true", help="continue the prompt as it is, without the model's chat template")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="stop after N tokens (default: when the model stops)")
+    parser.add_argument("--temperature", type=float, metavar="T", help="0 always takes the likeliest token (default: the model's own)")
+    parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same text")
+    _engine_flags(parser)
+
+
+def _config(parser: Parser) -> None:
+    _serve(parser)
+
+
+def _nothing(parser: Parser) -> None:
+    """A command without arguments."""
+
+
+def _engine_flags(parser: Parser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML; the defaults need none")
+    parser.add_argument("--device", dest="engine.device", metavar="DEVICE", help="auto, cpu or cuda")
+    parser.add_argument("--dtype", dest="engine.dtype", metavar="DTYPE", help="auto, float32, bfloat16 or float16")
+    parser.add_argument("--max-model-len", dest="engine.max_model_len", metavar="TOKENS", help="longest prompt and answer together")
+    parser.add_argument("--kv-bytes", dest="engine.kv_bytes", metavar="SIZE", help="memory for the KV cache, such as 2GiB")
+
+
+COMMANDS: Sequence[tuple[str, str, Callable[[Parser], None]]] = (
+    ("serve", "serve models over HTTP with OpenAI's interface", _serve),
+    ("chat", "talk to a model", _chat),
+    ("generate", "answer one prompt and print it as it comes", _generate),
+    ("models", "list the models that need no download", _nothing),
+    ("config", "show each setting and where it comes from", _config),
+    ("version", "show the versions of penstock and what it runs on", _nothing),
+)

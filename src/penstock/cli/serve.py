@@ -1,0 +1,91 @@
+"""`penstock serve`: load, say what is served and how to try it, serve until a signal."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Mapping
+
+from penstock import __version__
+from penstock.app.bars import LoadingBars
+from penstock.app.stack import Served, build
+from penstock.cli.settings import read
+from penstock.core.settings import Settings
+from penstock.engine.messages import MemoryPlan
+from penstock.gateway import app, server
+
+CHAT = ("chat/completions", {"messages": [{"role": "user", "content": "What is 17 + 25?"}]})
+COMPLETION = ("completions", {"prompt": "Once upon a time", "max_tokens": 50})
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings = read(arguments, arguments.models)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(settings))
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    with server.bind(settings.server) as bound:
+        print(f"penstock {__version__}", flush=True)
+        with LoadingBars(enabled=sys.stderr.isatty()) as bars:
+            stack = await build(settings, bars)
+        try:
+            print(describe(stack.served), flush=True)
+            web = app.build(stack.pipeline, settings.server, stack.metrics)
+            await server.serve(web, settings.server, bound=bound, on_ready=lambda url: print(invitation(url, stack.served), flush=True))
+        finally:
+            await stack.pipeline.close()
+
+
+def describe(served: Mapping[str, Served]) -> str:
+    """What is served and where the memory goes."""
+    return "\n".join(line for name, model in served.items() for line in _model_lines(name, model))
+
+
+def invitation(url: str, served: Mapping[str, Served]) -> str:
+    """The ready line, and a command that works as it stands."""
+    reachable = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    name, model = next(iter(served.items()))
+    path, asked = CHAT if model.has_template else COMPLETION
+    body = shlex.quote(json.dumps({"model": name, **asked}))
+    return f"\nready on {url}, try:\n\n  curl {reachable}/v1/{path} -H 'content-type: application/json' -d {body}\n"
+
+
+def _model_lines(name: str, model: Served) -> list[str]:
+    info, plan = model.info, model.info.plan
+    size = f"{info.num_parameters / 1e6:,.1f} M parameters"
+    limits = f"{plan.max_num_seqs} sequences at a time, {plan.max_model_len:,} tokens each, {plan.max_step_tokens:,} tokens per step"
+    return [
+        f"model    {name}: {info.architecture}, {size}, {plan.dtype} on {plan.device}, loaded in {info.load_s:.1f} s",
+        f"memory   {_memory(plan)}",
+        f"limits   {limits}",
+    ]
+
+
+def _memory(plan: MemoryPlan) -> str:
+    total = plan.weights_bytes + plan.kv_bytes + plan.activation_bytes
+    kv = f"KV cache {_size(plan.kv_bytes)} ({plan.num_blocks * plan.block_size:,} tokens)"
+    parts = f"weights {_size(plan.weights_bytes)} + {kv} + activations {_size(plan.activation_bytes)}"
+    return f"{parts} = {_size(total)} of {_size(plan.available_bytes)} available"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not on this platform
+        return None
+    return uvloop.Loop

@@ -1,0 +1,1 @@
+"""The arithmetic of a decoder behind one protocol. Importing this package does not load torch."""

@@ -1,0 +1,107 @@
+"""What both routes answer: the envelope around choices, usage, and the pieces of a choice put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import UNSET, Struct, UnsetType, field, structs
+
+from penstock.core.types import Delta, PromptInfo, Usage
+from penstock.gateway.wire.logprobs import Ranked
+
+
+class PromptDetails(Struct, frozen=True):
+    cached_tokens: int
+
+
+class CompletionDetails(Struct, frozen=True):
+    reasoning_tokens: int
+
+
+class UsageBody(Struct, frozen=True):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """A whole answer. The last two are vLLM's, for chat; `/v1/completions` has them in its choices."""
+
+    id: str
+    kind: str = field(name="object")
+    created: int
+    model: str
+    choices: Sequence[object]
+    usage: UsageBody
+    prompt_logprobs: list[dict[str, Ranked] | None] | UnsetType = UNSET
+    prompt_token_ids: tuple[int, ...] | UnsetType = UNSET
+
+
+class Prompt(Struct, frozen=True, kw_only=True):
+    """A prompt as it may be shown. `first_token` is the name of the token that has no logprob."""
+
+    info: PromptInfo = PromptInfo(token_ids=())
+    text: str = ""
+    first_token: str = ""
+
+
+class Shape(Protocol):
+    """How one route writes its answers; everything else is the same for both."""
+
+    whole: str
+    chunk: str
+
+    def opening(self, index: int, prompt: Prompt) -> object | None:
+        """What a streamed choice begins with, before anything was generated."""
+
+    def opening_extra(self, prompt: Prompt) -> bytes:
+        """JSON members for the chunk around an opening, each with its comma before it."""
+
+    def offset(self, prompt: Prompt) -> int:
+        """Characters of a choice's tokens before the first generated one."""
+
+    def piece(self, index: int, delta: Delta, offset: int) -> object:
+        """A streamed choice's next piece; `offset` characters of tokens came before it."""
+
+    def answer(self, prompts: Sequence[Prompt], choices: Sequence[Delta], usage: Usage) -> Answer:
+        """The whole answer; each of `choices` is one choice's pieces joined."""
+
+
+def usage_body(usage: Usage) -> UsageBody:
+    return UsageBody(
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.total_tokens,
+        PromptDetails(usage.cached_tokens),
+        CompletionDetails(usage.reasoning_tokens),
+    )
+
+
+def total(usages: Sequence[Usage]) -> Usage:
+    """The sum of several requests' usage."""
+    return Usage(
+        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+        completion_tokens=sum(usage.completion_tokens for usage in usages),
+        cached_tokens=sum(usage.cached_tokens for usage in usages),
+        reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
+    )
+
+
+def joined(deltas: Sequence[Delta]) -> Delta:
+    """A choice's pieces as one."""
+    last = deltas[-1]
+    return structs.replace(
+        last,
+        text="".join(delta.text for delta in deltas),
+        token_ids=tuple(token_id for delta in deltas for token_id in delta.token_ids),
+        logprobs=None if last.logprobs is None else tuple(token for delta in deltas for token in delta.logprobs or ()),
+    )
+
+
+def hidden(delta: Delta) -> Delta:
+    """A piece of which only the end is shown."""
+    logprobs = None if delta.logprobs is None else ()
+    return Delta(index=delta.index, logprobs=logprobs, finish_reason=delta.finish_reason and "length")

@@ -1,0 +1,202 @@
+"""The fields that both completion routes share, and what a request body becomes: a `Call`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from msgspec import Struct, structs
+
+from penstock.core.errors import InvalidRequest
+from penstock.core.types import Request, Sampling
+from penstock.gateway.wire.fields import INT32, MAX_CHOICES, MAX_STOP_CHARS
+
+SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}")
+TOKEN_ID_LISTS = ("stop_token_ids", "allowed_token_ids")
+
+
+class StreamOptions(Struct, kw_only=True, forbid_unknown_fields=True):
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class GenerationFields(Struct, kw_only=True):
+    """Honoured by both `/v1/chat/completions` and `/v1/completions`. None: the client left it unset."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    min_tokens: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[int, float] | None = None
+    seed: int | None = None
+    prompt_logprobs: int | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    include_stop_str_in_output: bool | None = None
+    ignore_eos: bool | None = None
+    bad_words: list[str] | None = None
+    allowed_token_ids: list[int] | None = None
+    skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
+    add_special_tokens: bool | None = None
+    truncate_prompt_tokens: int | None = None
+    priority: int | None = None
+    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
+    request_id: str | None = None
+    cache_salt: str | None = None
+
+
+_SAMPLED_AS_GIVEN = tuple(
+    name
+    for name in GenerationFields.__struct_fields__
+    if name in Sampling.__struct_fields__ and name not in ("max_tokens", "top_k", "stop", "bad_words", *TOKEN_ID_LISTS)
+)
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """One HTTP request for completions: what to run, and how to write the answer.
+
+    Choice `i` of `requests[p]` is choice `p * n + i` of the answer.
+    """
+
+    id: str
+    model: str
+    created: int  # unix seconds
+    requests: tuple[Request, ...]
+    stream: bool = False
+    include_usage: bool = False
+    continuous_usage: bool = False
+    token_ids: bool = False  # return the token ids beside the text
+    tokens_as_ids: bool = False  # name tokens in logprobs by id
+    prompt_only: bool = False  # max_tokens 0 with echo: what was generated is not shown
+
+    @property
+    def n(self) -> int:
+        return self.requests[0].n
+
+    @property
+    def num_choices(self) -> int:
+        return self.n * len(self.requests)
+
+
+class Context(Struct, frozen=True, kw_only=True):
+    """What a body alone does not say."""
+
+    request_id: str
+    unique: str  # tells apart two requests to which a client gave the same id
+    created: int  # unix seconds
+    model: str
+    defaults: Sampling  # the model's own, for fields left unset
+
+
+def make_call(fields: GenerationFields, context: Context, requests: Sequence[Request], *, prefix: str) -> Call:
+    """Check what concerns the answer as a whole, and give each request its id."""
+    options = _stream_options(fields)
+    n = requests[0].n
+    if len(requests) * n > MAX_CHOICES:
+        raise InvalidRequest(f"{len(requests)} prompts times n={n} are {len(requests) * n} choices; the most is {MAX_CHOICES}", param="n")
+    if fields.stream and fields.prompt_logprobs is not None:
+        raise InvalidRequest("prompt_logprobs come only without stream", hint="leave out stream", param="prompt_logprobs")
+    answer_id = f"{prefix}-{context.request_id}"
+    return Call(
+        id=answer_id,
+        model=context.model,
+        created=context.created,
+        requests=tuple(structs.replace(request, id=f"{answer_id}-{context.unique}-{place}") for place, request in enumerate(requests)),
+        stream=bool(fields.stream),
+        include_usage=bool(options.include_usage),
+        continuous_usage=bool(options.continuous_usage_stats),
+        token_ids=bool(fields.return_token_ids),
+        tokens_as_ids=bool(fields.return_tokens_as_token_ids),
+    )
+
+
+def make_request(fields: GenerationFields, context: Context, sampling: Sampling) -> Request:
+    """A request without its prompt and its id."""
+    if fields.cache_salt is not None and not 0 < len(fields.cache_salt) <= MAX_STOP_CHARS:
+        raise InvalidRequest(f"cache_salt has {len(fields.cache_salt)} characters; from 1 to {MAX_STOP_CHARS} go", param="cache_salt")
+    return Request(
+        id="",
+        model=context.model,
+        sampling=sampling,
+        n=1 if fields.n is None else fields.n,
+        truncate_prompt_tokens=fields.truncate_prompt_tokens,
+        tenant=fields.cache_salt or "",
+        priority=fields.priority or 0,
+    )
+
+
+def make_sampling(fields: GenerationFields, defaults: Sampling, *, max_tokens: int | None, logprobs: int | None) -> Sampling:
+    """The client's wishes over the model's defaults. `logprobs`: alternatives wanted beside each token, None for no logprobs."""
+    given: dict[str, object] = {name: value for name in _SAMPLED_AS_GIVEN if (value := getattr(fields, name)) is not None}
+    given.update({name: _token_ids(name, ids) for name in TOKEN_ID_LISTS if (ids := getattr(fields, name)) is not None})
+    if fields.top_k is not None:
+        given["top_k"] = fields.top_k if fields.top_k > 0 else None
+    if fields.stop is not None:
+        given["stop"] = _texts("stop", [fields.stop] if isinstance(fields.stop, str) else fields.stop)
+    if fields.bad_words is not None:
+        given["bad_words"] = _texts("bad_words", fields.bad_words)
+    _check_bias(fields.logit_bias or {})
+    if max_tokens is not None and fields.min_tokens is not None and fields.min_tokens > max_tokens:
+        raise InvalidRequest(f"min_tokens is {fields.min_tokens} and max_tokens only {max_tokens}", param="min_tokens")
+    if max_tokens is not None and defaults.min_tokens > max_tokens and fields.min_tokens is None:
+        given["min_tokens"] = max_tokens
+    return structs.replace(defaults, **given, max_tokens=max_tokens, logprobs=logprobs)
+
+
+def wanted_tokens(fields: GenerationFields, default: int | None) -> int | None:
+    """max_completion_tokens is the newer name of max_tokens."""
+    old, new = fields.max_tokens, fields.max_completion_tokens
+    if old is not None and new is not None and old != new:
+        raise InvalidRequest(f"max_tokens is {old} and max_completion_tokens {new}", hint="send one of them", param="max_tokens")
+    return default if old is None and new is None else old if new is None else new
+
+
+def check_token_ids(name: str, ids: Sequence[int]) -> None:
+    """Refuse ids that no vocabulary has. What exceeds this model's vocabulary the upstream refuses."""
+    if ids and not (min(ids) >= 0 and max(ids) <= INT32):
+        wrong = next(token_id for token_id in ids if not 0 <= token_id <= INT32)
+        raise InvalidRequest(f"{name} has the token id {str(wrong)[:24]}; ids go from 0 to {INT32}", param=name)
+
+
+def _token_ids(name: str, ids: list[int]) -> tuple[int, ...]:
+    check_token_ids(name, ids)
+    if name == "allowed_token_ids" and not ids:
+        raise InvalidRequest("allowed_token_ids is empty: no token could follow", hint="leave it out to allow all", param=name)
+    return tuple(ids)
+
+
+def _texts(name: str, texts: list[str]) -> tuple[str, ...]:
+    for text in texts:
+        if not 0 < len(text) <= MAX_STOP_CHARS:
+            raise InvalidRequest(f"{name} has a text of {len(text)} characters; from 1 to {MAX_STOP_CHARS} go", param=name)
+    return tuple(texts)
+
+
+def _check_bias(bias: dict[int, float]) -> None:
+    check_token_ids("logit_bias", list(bias))
+    for token_id, value in bias.items():
+        if not -100 <= value <= 100:
+            raise InvalidRequest(f"logit_bias of token {token_id} is {value:g}; from -100 to 100 go", param="logit_bias")
+
+
+def _stream_options(fields: GenerationFields) -> StreamOptions:
+    if fields.stream_options is None:
+        return StreamOptions()
+    if not fields.stream:
+        raise InvalidRequest("stream_options go only with stream", hint="send stream true or leave them out", param="stream_options")
+    if fields.stream_options.include_obfuscation:
+        raise InvalidRequest("obfuscation is not supported", hint="leave it out", param="stream_options.include_obfuscation")
+    return fields.stream_options

@@ -1,0 +1,97 @@
+"""Answers of `/v1/chat/completions`, whole and in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from penstock.core.types import Delta, FinishReason, Usage
+from penstock.gateway.wire.answer import Answer, Prompt, usage_body
+from penstock.gateway.wire.call import Call
+from penstock.gateway.wire.logprobs import ChatLogprobs, chat_logprobs, prompt_logprobs
+
+
+class AnswerMessage(Struct, frozen=True):
+    role: str
+    content: str
+    refusal: None = None
+
+
+class ChatChoice(Struct, frozen=True, kw_only=True):
+    index: int
+    message: AnswerMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason | None
+    stop_reason: int | str | None = None
+    token_ids: tuple[int, ...] | UnsetType = UNSET
+
+
+class ChatDelta(Struct, frozen=True):
+    role: str | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+
+
+class ChatPiece(Struct, frozen=True, kw_only=True):
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | UnsetType | None = UNSET
+    token_ids: tuple[int, ...] | UnsetType = UNSET
+
+
+class ChatShape:
+    """The assistant's message; a stream begins with its role."""
+
+    whole = "chat.completion"
+    chunk = "chat.completion.chunk"
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def opening(self, index: int, prompt: Prompt) -> ChatPiece:
+        return ChatPiece(index=index, delta=ChatDelta("assistant", ""))
+
+    def opening_extra(self, prompt: Prompt) -> bytes:
+        return b',"prompt_token_ids":' + msgspec.json.encode(prompt.info.token_ids) if self._call.token_ids else b""
+
+    def offset(self, prompt: Prompt) -> int:
+        return 0
+
+    def piece(self, index: int, delta: Delta, offset: int) -> ChatPiece:
+        return ChatPiece(
+            index=index,
+            delta=ChatDelta(UNSET, delta.text or UNSET),
+            logprobs=self._logprobs(delta),
+            finish_reason=delta.finish_reason,
+            stop_reason=delta.stop_reason if delta.finish_reason else UNSET,
+            token_ids=delta.token_ids if self._call.token_ids else UNSET,
+        )
+
+    def answer(self, prompts: Sequence[Prompt], choices: Sequence[Delta], usage: Usage) -> Answer:
+        info = prompts[0].info
+        return Answer(
+            id=self._call.id,
+            kind=self.whole,
+            created=self._call.created,
+            model=self._call.model,
+            choices=[self._choice(index, delta) for index, delta in enumerate(choices)],
+            usage=usage_body(usage),
+            prompt_logprobs=UNSET if info.logprobs is None else prompt_logprobs(info.logprobs),
+            prompt_token_ids=info.token_ids if self._call.token_ids else UNSET,
+        )
+
+    def _choice(self, index: int, delta: Delta) -> ChatChoice:
+        return ChatChoice(
+            index=index,
+            message=AnswerMessage("assistant", delta.text),
+            logprobs=self._logprobs(delta),
+            finish_reason=delta.finish_reason,
+            stop_reason=delta.stop_reason,
+            token_ids=delta.token_ids if self._call.token_ids else UNSET,
+        )
+
+    def _logprobs(self, delta: Delta) -> ChatLogprobs | None:
+        return None if delta.logprobs is None else chat_logprobs(delta.logprobs, as_ids=self._call.tokens_as_ids)

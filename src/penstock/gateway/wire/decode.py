@@ -1,0 +1,123 @@
+"""Bytes to a wire struct: well-formed, every field known, every number and size within its bounds, or a 400 that names the field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+from penstock.core.errors import InvalidRequest, Unsupported, closest
+from penstock.gateway.wire.fields import MAX_DEPTH, MAX_LABEL_CHARS, MAX_LABELS, RANGES, RECORDED, SIZES, Neutral, Range
+
+S = TypeVar("S", bound=Struct)
+T = TypeVar("T")
+
+_PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
+
+
+def decode(body: bytes, kind: type[S], neutral: Mapping[str, Neutral]) -> tuple[S, dict[str, object]]:
+    """The struct and the recorded labels. Raises InvalidRequest or Unsupported, with `param` where one field is to blame."""
+    given = _parsed(body, dict[str, Raw])
+    recorded = RECORDED if "stream" in kind.__struct_fields__ else ()
+    check_names(given, kind.__struct_fields__, neutral, recorded)
+    fields = _parsed(body, kind)
+    for name in kind.__struct_fields__:
+        check_value(name, getattr(fields, name))
+    return fields, {name: _label(name, given[name]) for name in recorded if name in given}
+
+
+def check_names(
+    given: Mapping[str, Raw],
+    honoured: Collection[str],
+    neutral: Mapping[str, Neutral],
+    recorded: Collection[str] = (),
+    *,
+    at: str = "",
+) -> None:
+    """Refuse by name what is unknown, and what is known and asks for something that is not there. `at` prefixes `param`."""
+    for name, raw in given.items():
+        if name in honoured or name in recorded:
+            continue
+        param = at + name
+        if name not in neutral:
+            near = closest(name, (*honoured, *neutral, *recorded))
+            raise InvalidRequest(f"unknown field {param[:80]!r}", hint=f"did you mean {near!r}?" if near else None, param=param[:200])
+        if not neutral[name].accepts(_parsed(bytes(raw), object)):
+            raise Unsupported(f"{param} is not honoured: {neutral[name].why}", hint=_hint(neutral[name]), param=param)
+
+
+def check_value(name: str, value: object) -> None:
+    """Hold a number to its range and a collection to its size."""
+    if value is None:
+        return
+    if name in RANGES and isinstance(value, int | float) and not isinstance(value, bool):
+        _check_range(name, value, RANGES[name])
+    if name in SIZES and isinstance(value, list | dict) and len(value) > SIZES[name]:
+        raise InvalidRequest(f"{name} has {len(value)} entries; the most is {SIZES[name]}", param=name)
+
+
+def check_depth(name: str, value: object, *, limit: int = MAX_DEPTH) -> None:
+    """Hold a free-form value to a nesting depth."""
+    if limit == 0:
+        raise InvalidRequest(f"{name} is nested too deeply; the most is {MAX_DEPTH} levels", param=name)
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inner:
+        check_depth(name, item, limit=limit - 1)
+
+
+def _check_range(name: str, value: float, bounds: Range) -> None:
+    if bounds.high is not None and value > bounds.high:
+        raise InvalidRequest(f"{name} is {_short(value)}; the most is {bounds.high:g}", param=name)
+    if bounds.low is not None and value < bounds.low:
+        raise InvalidRequest(f"{name} is {_short(value)}; the least is {bounds.low:g}", param=name)
+    if bounds.above is not None and value <= bounds.above:
+        raise InvalidRequest(f"{name} is {_short(value)}; it must be above {bounds.above:g}", param=name)
+
+
+def _short(value: float) -> str:
+    """Without the thousands of digits that JSON allows."""
+    return f"{value:g}" if abs(value) < 1e300 else "beyond 1e300"
+
+
+def _hint(neutral: Neutral) -> str:
+    accepted = [msgspec.json.encode(value).decode() for value in neutral.values]
+    return f"leave it out, or send {' or '.join(accepted)}" if accepted else "leave it out"
+
+
+def _parsed(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise _misfit(str(error)) from None
+    except RecursionError:
+        raise InvalidRequest("the body is nested too deeply") from None
+    except (msgspec.DecodeError, ValueError) as error:  # ValueError: not UTF-8, or a number of thousands of digits
+        raise InvalidRequest(f"the body is not valid JSON: {error}", hint="send one JSON object in UTF-8") from None
+
+
+def _misfit(message: str) -> InvalidRequest:
+    """msgspec's "Expected `int`, got `str` - at `$.n`" as an error that names the field."""
+    place = _PLACE.search(message)
+    if place is None or not place[1]:
+        return InvalidRequest(f"the body does not fit: {message.replace('`', '')}")
+    what = message[: place.start()].replace("`", "")
+    return InvalidRequest(f"{place[1]}: {what[:1].lower()}{what[1:]}", param=place[1])
+
+
+def _label(name: str, raw: Raw) -> object:
+    """A value for the access log: a short string, or a small flat mapping of them."""
+    kind: object = dict[str, str] | None if name == "metadata" else str | None
+    try:
+        value: object = msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise InvalidRequest(f"{name}: {str(error)[:200].replace('`', '')}", param=name) from None
+    texts = [value] if isinstance(value, str) else [*value, *value.values()] if isinstance(value, dict) else []
+    if len(texts) > 2 * MAX_LABELS:
+        raise InvalidRequest(f"{name} has {len(texts) // 2} entries; the most is {MAX_LABELS}", param=name)
+    for text in texts:
+        if len(text) > MAX_LABEL_CHARS:
+            raise InvalidRequest(f"{name} has a text of {len(text)} characters; the most is {MAX_LABEL_CHARS}", param=name)
+    return value

@@ -1,0 +1,43 @@
+"""docs/features.md is made from the tests' markers."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "features.py"
+
+
+@pytest.fixture(scope="module")
+def features() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("features", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def tests_folder(tmp_path: Path) -> Path:
+    (tmp_path / "tests").mkdir()
+    return tmp_path / "tests"
+
+
+def test_a_marked_test_fills_the_cells_of_its_pairs(features: ModuleType, tests_folder: Path) -> None:
+    marks = '@pytest.mark.feature("MoE")\ndef test_a(): ...\n@pytest.mark.feature("preemption", "prefix cache")\nasync def test_b(): ...\n'
+    (tests_folder / "test_x.py").write_text(marks)
+    cells = features.collect(tests_folder.parent)
+    assert cells == {("MoE", "MoE"): "tests/test_x.py::test_a", ("prefix cache", "preemption"): "tests/test_x.py::test_b"}
+    page = features.render(cells)
+    assert "| **preemption** | no | no | no | no | no | no | no | no | [2](#tests) | no |" in page
+    assert "1. `tests/test_x.py::test_a`\n2. `tests/test_x.py::test_b`" in page
+
+
+def test_a_feature_that_is_not_in_the_list_is_refused(features: ModuleType, tests_folder: Path) -> None:
+    (tests_folder / "test_x.py").write_text('@pytest.mark.feature("prefix cash")\ndef test_a(): ...\n')
+    with pytest.raises(ValueError, match="prefix cash"):
+        features.collect(tests_folder.parent)

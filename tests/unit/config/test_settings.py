@@ -1,0 +1,116 @@
+"""Where a setting comes from, which one wins, and what a mistake in it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from penstock.core.config import EngineSpec, ModelSettings, ServerSettings
+from penstock.core.errors import ConfigError
+from penstock.core.settings import parse_size, resolve, served_name
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(text: str) -> Path:
+        file = tmp_path / "penstock.toml"
+        file.write_text(text)
+        return file
+
+    return write
+
+
+def test_the_defaults_need_no_file() -> None:
+    settings = resolve()
+    assert settings.server == ServerSettings()
+    assert settings.models == (ModelSettings(model="penstock-mini", name="penstock-mini", engine=EngineSpec()),)
+    assert set(settings.sources.values()) == {"default"}
+
+
+def test_later_layers_win_and_are_named(write) -> None:
+    file = write('[server]\nhost = "file"\nport = 1\ndrain_s = 1\n')
+    environment = {"PENSTOCK_SERVER__PORT": "2", "PENSTOCK_SERVER__DRAIN_S": "2", "HOME": "/"}
+    settings = resolve(file=file, environment=environment, flags={"server.drain_s": "3"})
+    assert (settings.server.host, settings.server.port, settings.server.drain_s) == ("file", 2, 3.0)
+    names = ("host", "port", "drain_s", "deadline_s")
+    assert [settings.sources[f"server.{name}"] for name in names] == [str(file), "PENSTOCK_SERVER__PORT", "--drain-s", "default"]
+
+
+def test_a_model_has_its_own_engine_settings_over_the_shared_ones(write) -> None:
+    file = write(
+        '[engine]\nblock_size = 32\ndtype = "float32"\n[[models]]\nmodel = "a/b"\nengine = { block_size = 8 }\n[[models]]\nmodel = "c/d"\n'
+    )
+    first, second = resolve(file=file).models
+    assert (first.engine.block_size, first.engine.dtype) == (8, "float32")
+    assert (second.engine.block_size, second.engine.dtype) == (32, "float32")
+
+
+def test_models_on_the_command_line_replace_those_of_the_file(write) -> None:
+    settings = resolve(models=["x/y"], file=write('models = ["a/b", "c/d"]\n'))
+    assert [model.name for model in settings.models] == ["x/y"]
+    assert settings.sources["models.0.model"] == "command line"
+
+
+def test_variables_that_kubernetes_sets_are_not_ours() -> None:
+    settings = resolve(environment={"PENSTOCK_PORT": "tcp://10.0.0.1:80", "PENSTOCK_SERVICE_HOST": "10.0.0.1"})
+    assert settings.server == ServerSettings()
+
+
+@pytest.mark.parametrize(("text", "size"), [("2GiB", 2**31), ("512 MiB", 2**29), ("1.5kb", 1500), ("4096", 4096)])
+def test_sizes_are_read_with_their_unit(text: str, size: int) -> None:
+    assert parse_size(text) == size
+    assert resolve(flags={"engine.kv_bytes": text}).models[0].engine.kv_bytes == size
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-0.5B"),
+        ("/models/qwen", "qwen"),
+        ("./qwen", "qwen"),
+        ("a/b/c", "c"),
+        ("models/q4.gguf", "q4"),
+        ("~/stories260K.bin", "stories260K"),
+    ],
+)
+def test_a_path_is_served_by_its_last_part(model: str, name: str) -> None:
+    assert served_name(model) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[server]\nprot = 1", "'server.prot'.*did you mean 'server.port'"),
+        ("[sever]\nport = 1", "'sever'.*did you mean 'server'"),
+        ("port = 1", "'port'.*known: server, engine, models"),
+        ("server = 3", "server must be a table, got 3"),
+        ('[server]\nport = "8000"', "server.port must be an integer from 0 to 65535, got '8000'"),
+        ("[server]\nport = 70000", "got 70000"),
+        ("[server]\nport = true", "server.port must be an integer"),
+        ('[engine]\ndevice = "tpu"', 'engine.device must be "auto" or "cpu" or "cuda", got \'tpu\''),
+        ('[engine]\nkv_bytes = "2 parsecs"', "a size such as 2GiB, got '2 parsecs'"),
+        ("[engine]\nmax_model_len = 0", "engine.max_model_len must be an integer of at least 1"),
+        ('[[models]]\nmodle = "x"', "'models.modle'.*did you mean 'models.model'"),
+        ("[[models]]\nengine = { blocksize = 1 }", "did you mean 'engine.block_size'"),
+        ('models = ["a/b", "a/b"]', "two models are served as 'a/b'"),
+        ('models = "a/b"', "models must be a list"),
+        ("port = = 1", "not valid TOML.*line 1"),
+    ],
+)
+def test_a_mistake_names_the_setting_the_value_and_the_file(write, text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        resolve(file=write(text))
+    assert "penstock.toml" in str(caught.value) or "two models" in str(caught.value)
+
+
+def test_a_mistake_in_the_environment_names_the_variable() -> None:
+    with pytest.raises(ConfigError, match="PENSTOCK_ENGINE__BLOCKSIZE.*did you mean 'engine.block_size'"):
+        resolve(environment={"PENSTOCK_ENGINE__BLOCKSIZE": "8"})
+    with pytest.raises(ConfigError, match=r"engine.block_size.*got 'x' \(from PENSTOCK_ENGINE__BLOCK_SIZE\)"):
+        resolve(environment={"PENSTOCK_ENGINE__BLOCK_SIZE": "x"})
+
+
+def test_a_missing_file_says_that_none_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no config file .*leave --config out"):
+        resolve(file=tmp_path / "absent.toml")

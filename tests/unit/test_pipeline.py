@@ -1,0 +1,356 @@
+"""What happens to a request: exactly one Finish, exactly one record, and nothing left open, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from itertools import count
+
+import pytest
+
+from penstock.core.errors import EngineDied, InvalidRequest, Overloaded
+from penstock.core.types import Decision, Delta, Event, Finish, Health, PromptInfo, Request, Route, Sampling, Usage, Verdict
+from penstock.guard import AllowAll, Checked
+from penstock.meter import MemoryLedger
+from penstock.pipeline import Pipeline
+from penstock.router import FixedRouter
+from penstock.trace import Ended, Rerouted, Trace, TraceEvent
+from penstock.upstream import Upstream, routes_by_model
+from penstock.upstream.fake import FakeUpstream, Script
+
+
+class Recorded(MemoryLedger):
+    """A ledger that keeps what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: list[Ended] = []
+
+    def record(self, ended: Ended) -> None:
+        super().record(ended)
+        self.entries.append(ended)
+
+
+def pipeline(*upstreams: Upstream, **parts: object) -> Pipeline:
+    named = {f"upstream-{number}": upstream for number, upstream in enumerate(upstreams)}
+    defaults: dict[str, object] = {"router": FixedRouter(routes_by_model(named)), "ledger": Recorded()}
+    return Pipeline(upstreams=named, **(defaults | parts))
+
+
+def ask(model: str = "fake", **fields: object) -> Request:
+    return Request(id="r1", model=model, prompt="Hi", **fields)
+
+
+async def events_of(pipeline: Pipeline, request: Request) -> list[Event]:
+    async with aclosing(pipeline.run(request)) as events:
+        return [event async for event in events]
+
+
+def text_of(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Delta))
+
+
+def only_finish(events: list[Event]) -> Finish:
+    """The one Finish, which must be the last event."""
+    finishes = [event for event in events if isinstance(event, Finish)]
+    assert finishes == events[-1:]
+    return finishes[0]
+
+
+def only_entry(pipeline: Pipeline) -> Ended:
+    (entry,) = pipeline.ledger.entries
+    return entry
+
+
+async def test_an_answer_is_streamed_finished_and_recorded_once() -> None:
+    page = pipeline(FakeUpstream())
+    events = await events_of(page, ask())
+    assert isinstance(events[0], PromptInfo)
+    assert text_of(events) == "Hello, world."
+    finish = only_finish(events)
+    assert (finish.reason, finish.usage) == ("stop", Usage(prompt_tokens=2, completion_tokens=13))
+    assert only_entry(page).finish == finish
+
+
+async def test_an_unknown_model_names_the_closest_and_those_served() -> None:
+    page = pipeline(FakeUpstream(model="penstock-mini"), FakeUpstream(model="other"))
+    finish = only_finish(await events_of(page, ask("penstok-mini")))
+    assert finish.failure is not None
+    assert (finish.failure.status, finish.failure.code, finish.failure.param) == (404, "model_not_found", "model")
+    assert "did you mean 'penstock-mini'" in (finish.failure.hint or "")
+    assert "other" in (finish.failure.hint or "")
+    assert only_entry(page).decision is None
+
+
+async def test_a_refused_input_computes_nothing() -> None:
+    class RefuseAll(AllowAll):
+        async def check(self, request: Request) -> Checked:
+            return Checked(request=request, verdict=Verdict(action="refuse", rule="none", why="closed today"))
+
+    upstream = FakeUpstream()
+    page = pipeline(upstream, guard=RefuseAll())
+    finish = only_finish(await events_of(page, ask()))
+    assert finish.reason == "content_filter"
+    assert finish.failure is not None
+    assert "closed today" in finish.failure.message
+    assert upstream.requests == []
+    assert only_entry(page).finish == finish
+
+
+async def test_a_redacted_input_is_what_the_upstream_sees() -> None:
+    class Redact(AllowAll):
+        async def check(self, request: Request) -> Checked:
+            return Checked(request=ask(tenant="redacted"), verdict=Verdict(action="redact"))
+
+    upstream = FakeUpstream()
+    await events_of(pipeline(upstream, guard=Redact()), ask())
+    assert [request.tenant for request in upstream.requests] == ["redacted"]
+
+
+async def test_a_guard_may_cut_the_output_short() -> None:
+    class CutAfterFirst(AllowAll):
+        async def watch(self, request: Request, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+            async for event in events:
+                yield event
+                if isinstance(event, Delta):
+                    break
+            yield Finish(reason="content_filter")
+
+    upstream = FakeUpstream()
+    page = pipeline(upstream, guard=CutAfterFirst())
+    events = await events_of(page, ask())
+    assert text_of(events) == "Hello"
+    assert only_finish(events).reason == "content_filter"
+    assert upstream.open == 0
+    assert only_entry(page).finish.usage.completion_tokens == 5
+
+
+class Remember:
+    """A cache of one answer."""
+
+    def __init__(self) -> None:
+        self.kept: tuple[Event, ...] | None = None
+
+    async def find(self, request: Request) -> tuple[Event, ...] | None:
+        return self.kept
+
+    async def keep(self, request: Request, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+        seen: list[Event] = []
+        async for event in events:
+            seen.append(event)
+            if isinstance(event, Finish):
+                self.kept = tuple(seen)
+            yield event
+
+
+async def test_a_cache_hit_answers_without_an_upstream() -> None:
+    upstream = FakeUpstream()
+    page = pipeline(upstream, cache=Remember())
+    first, second = await events_of(page, ask()), await events_of(page, ask())
+    assert text_of(first) == text_of(second)
+    assert only_finish(second).reason == "stop"
+    assert len(upstream.requests) == 1
+    assert len(page.ledger.entries) == 2
+
+
+@pytest.mark.parametrize("error", [EngineDied("gone"), Overloaded("full")])
+async def test_the_next_route_is_tried_while_nothing_was_sent(error: Exception) -> None:
+    told: list[TraceEvent] = []
+    page = pipeline(FakeUpstream(Script(error=error)), FakeUpstream(), trace=Trace(told.append))
+    events = await events_of(page, ask())
+    assert text_of(events) == "Hello, world."
+    assert only_finish(events).reason == "stop"
+    decision = only_entry(page).decision
+    assert decision is not None
+    assert decision.route == Route(upstream="upstream-1", model="fake")
+    assert [event.route.upstream for event in told if isinstance(event, Rerouted)] == ["upstream-0"]
+
+
+async def test_a_failure_after_something_was_sent_ends_the_answer() -> None:
+    second = FakeUpstream()
+    page = pipeline(FakeUpstream(Script(error=EngineDied("gone"), error_after=2)), second)
+    events = await events_of(page, ask())
+    assert text_of(events) == "Hello,"
+    finish = only_finish(events)
+    assert finish.reason == "error"
+    assert finish.failure is not None
+    assert (finish.failure.code, finish.failure.retryable) == ("engine_died", True)
+    assert finish.usage == Usage(prompt_tokens=2, completion_tokens=6)  # what was seen to be used
+    assert second.requests == []
+
+
+async def test_a_failure_that_no_retry_can_mend_is_not_retried() -> None:
+    second = FakeUpstream()
+    finish = only_finish(await events_of(pipeline(FakeUpstream(Script(error=InvalidRequest("no"))), second), ask()))
+    assert finish.failure is not None
+    assert finish.failure.status == 400
+    assert second.requests == []
+
+
+async def test_the_last_route_s_failure_is_the_answer() -> None:
+    page = pipeline(FakeUpstream(Script(error=EngineDied("gone"))), FakeUpstream(Script(error=Overloaded("full", retry_after_s=3))))
+    finish = only_finish(await events_of(page, ask()))
+    assert finish.failure is not None
+    assert (finish.failure.code, finish.failure.retry_after_s) == ("overloaded", 3)
+
+
+async def test_a_bug_is_a_500_that_tells_the_client_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    page = pipeline(FakeUpstream(Script(error=ValueError("secret detail"))))
+    finish = only_finish(await events_of(page, ask()))
+    assert finish.failure is not None
+    assert (finish.failure.status, finish.failure.code) == (500, "internal_error")
+    assert "secret" not in finish.failure.message
+    assert "secret detail" in caplog.text
+    assert only_entry(page).finish == finish
+
+
+async def test_an_upstream_that_ends_without_a_finish_is_a_bug() -> None:
+    class Silent(FakeUpstream):
+        async def stream(self, request: Request, route: Route) -> AsyncGenerator[Event, None]:
+            yield Delta(text="and")
+
+    finish = only_finish(await events_of(pipeline(Silent()), ask()))
+    assert finish.failure is not None
+    assert "without a Finish" in finish.failure.message
+
+
+async def test_nothing_follows_the_finish() -> None:
+    class Chatty(FakeUpstream):
+        async def stream(self, request: Request, route: Route) -> AsyncGenerator[Event, None]:
+            yield Finish(reason="stop")
+            yield Delta(text="more")
+            yield Finish(reason="stop")
+
+    page = pipeline(Chatty())
+    assert len(await events_of(page, ask())) == 1
+    assert page.ledger.finished == {"stop": 1}
+
+
+async def test_a_client_that_leaves_frees_the_upstream_and_is_recorded() -> None:
+    upstream = FakeUpstream()
+    page = pipeline(upstream)
+    async with aclosing(page.run(ask())) as events:
+        async for event in events:
+            if isinstance(event, Delta):
+                break
+        assert upstream.open == 1
+    assert upstream.open == 0
+    entry = only_entry(page)
+    assert entry.finish.reason == "abort"
+    assert entry.finish.usage == Usage(prompt_tokens=2, completion_tokens=5)
+
+
+async def test_a_cancelled_task_frees_the_upstream_and_is_recorded() -> None:
+    upstream = FakeUpstream(Script(hang_after=1))
+    page = pipeline(upstream)
+    task = asyncio.create_task(events_of(page, ask()))
+    await asyncio.sleep(0.01)
+    assert upstream.open == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert upstream.open == 0
+    assert page.ledger.finished == {"abort": 1}
+
+
+async def test_a_client_that_leaves_at_the_finish_is_recorded_once() -> None:
+    page = pipeline(FakeUpstream())
+    async with aclosing(page.run(ask())) as events:
+        async for event in events:
+            if isinstance(event, Finish):
+                break
+    assert page.ledger.finished == {"stop": 1}
+
+
+@pytest.mark.parametrize("hang_after", [0, 2])
+async def test_the_deadline_ends_a_request_that_hangs(hang_after: int) -> None:
+    upstream = FakeUpstream(Script(hang_after=hang_after))
+    page = pipeline(upstream)
+    finish = only_finish(await events_of(page, ask(deadline_s=0.02)))
+    assert finish.failure is not None
+    assert (finish.failure.status, finish.failure.code) == (504, "deadline_exceeded")
+    assert "0.02" in finish.failure.message
+    assert upstream.open == 0
+    assert only_entry(page).finish == finish
+
+
+def ticking(step_s: float) -> Iterator[float]:
+    return count(100.0, step_s)
+
+
+async def test_the_deadline_ends_a_request_that_never_pauses() -> None:
+    page = pipeline(FakeUpstream(), clock=ticking(1.0).__next__, deadline_s=3.0)
+    finish = only_finish(await events_of(page, ask()))
+    assert finish.failure is not None
+    assert finish.failure.code == "deadline_exceeded"
+
+
+async def test_a_request_s_own_deadline_goes_before_the_server_s() -> None:
+    page = pipeline(FakeUpstream(), clock=ticking(1.0).__next__, deadline_s=1.0)
+    assert only_finish(await events_of(page, ask(deadline_s=1000.0))).reason == "stop"
+
+
+async def test_a_timeout_inside_an_upstream_is_not_the_deadline() -> None:
+    page = pipeline(FakeUpstream(Script(error=TimeoutError("socket"))))
+    finish = only_finish(await events_of(page, ask(deadline_s=60.0)))
+    assert finish.failure is not None
+    assert finish.failure.code == "internal_error"
+
+
+async def test_timings_come_from_the_clock() -> None:
+    now = [10.0]
+
+    class Slow(FakeUpstream):
+        async def stream(self, request: Request, route: Route) -> AsyncGenerator[Event, None]:
+            for wait, piece in ((2.0, "a"), (0.5, "b"), (1.5, "c")):
+                now[0] += wait
+                yield Delta(text=piece, token_ids=(1,))
+            now[0] += 4.0
+            yield Finish(reason="stop")
+
+    page = pipeline(Slow(), clock=lambda: now[0])
+    timings = only_finish(await events_of(page, ask())).timings
+    assert (timings.ttft_s, timings.tpot_s, timings.e2e_s) == (2.0, 1.0, 8.0)
+
+
+async def test_a_ledger_that_fails_does_not_spoil_the_answer(caplog: pytest.LogCaptureFixture) -> None:
+    class Full(MemoryLedger):
+        def record(self, ended: Ended) -> None:
+            raise OSError("disk full")
+
+    assert only_finish(await events_of(pipeline(FakeUpstream(), ledger=Full()), ask())).reason == "stop"
+    assert "disk full" in caplog.text
+
+
+async def test_health_names_the_upstream_that_is_not_ready() -> None:
+    first, second = FakeUpstream(), FakeUpstream()
+    page = pipeline(first, second)
+    assert page.health() == Health(state="ready")
+    second.state = Health(state="restarting", why="the engine died")
+    assert page.health() == Health(state="restarting", why="upstream-1: the engine died")
+
+
+async def test_defaults_are_the_model_s_own() -> None:
+    page = pipeline(FakeUpstream(default_sampling=Sampling(temperature=0.3)))
+    assert page.default_sampling("fake").temperature == 0.3
+    assert page.default_sampling("unknown") == Sampling()
+
+
+async def test_a_router_s_second_choice_is_not_tried_twice() -> None:
+    class Twice:
+        async def choose(self, request: Request) -> Decision:
+            route = Route(upstream="upstream-0", model="fake")
+            return Decision(route=route, candidates=(route, route))
+
+    upstream = FakeUpstream(Script(error=EngineDied("gone")))
+    await events_of(pipeline(upstream, router=Twice()), ask())
+    assert len(upstream.requests) == 1
+
+
+async def test_tokens_of_a_prompt_go_there_and_back() -> None:
+    page = pipeline(FakeUpstream())
+    info = await page.tokenize(ask())
+    assert info == PromptInfo(token_ids=(72, 105), text="Hi")
+    assert await page.detokenize(Request(id="r", model="fake", prompt_token_ids=info.token_ids)) == "Hi"
+    assert await page.token_strings(ask(), info.token_ids) == ("H", "i")

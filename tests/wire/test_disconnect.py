@@ -1,0 +1,94 @@
+"""A client that leaves, and a client that does not read."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from penstock.core.types import Delta, Event, Finish, Request, Route
+from penstock.upstream.fake import FakeUpstream, Script
+
+ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}]}
+HANGS = Script(hang_after=1)
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return condition()
+
+
+def post(url: str, path: str, body: dict[str, Any]) -> socket.socket:
+    """Send a request and leave the answer unread."""
+    host, port = urlsplit(url).hostname, urlsplit(url).port
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect((host, port))
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    client.sendall(head.encode() + data)
+    return client
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_leaving_ends_the_request_at_once(make_server: Callable[..., Any], stream: bool) -> None:
+    server = make_server(HANGS)
+    client = post(server.url, "/v1/chat/completions", ASK | {"stream": stream})
+    assert wait_until(lambda: server.upstream.open == 1)
+    if stream:
+        assert client.recv(64).startswith(b"HTTP/1.1 200")
+    client.close()
+    assert wait_until(lambda: server.upstream.open == 0)
+    assert wait_until(lambda: server.ledger.finished == {"abort": 1})
+    assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+def test_leaving_ends_every_prompt_of_a_batch(make_server: Callable[..., Any]) -> None:
+    server = make_server(HANGS)
+    client = post(server.url, "/v1/completions", {"prompt": ["a", "b", "c"]})
+    assert wait_until(lambda: server.upstream.open == 3)
+    client.close()
+    assert wait_until(lambda: server.upstream.open == 0)
+    assert wait_until(lambda: server.ledger.finished == {"abort": 3})
+
+
+def test_one_failure_in_a_batch_ends_the_others(make_server: Callable[..., Any]) -> None:
+    server = make_server(HANGS, Script(error=RuntimeError("broken")))
+    answer = httpx.post(f"{server.url}/v1/completions", json={"prompt": ["a", "b"]})
+    assert answer.status_code == 500
+    assert wait_until(lambda: server.upstream.open == 0)
+
+
+class Endless(FakeUpstream):
+    """Answers for as long as someone reads, and counts."""
+
+    sent = 0
+
+    async def stream(self, request: Request, route: Route) -> AsyncGenerator[Event, None]:
+        while self.sent < 20_000:
+            self.sent += 1
+            yield Delta(text="x" * 4096, token_ids=(1,))
+        yield Finish(reason="stop")
+
+
+def test_a_client_that_does_not_read_holds_the_answer_back(make_server: Callable[..., Any]) -> None:
+    upstream = Endless()
+    server = make_server(upstream=upstream)
+    client = post(server.url, "/v1/chat/completions", ASK | {"stream": True})
+    assert wait_until(lambda: upstream.sent > 0)
+    counts = [0, upstream.sent]
+    while counts[-1] != counts[-2]:  # the sockets between the two fill up, and then it stands still
+        time.sleep(0.2)
+        counts.append(upstream.sent)
+    assert 0 < upstream.sent < 10_000
+    client.close()

@@ -1,0 +1,94 @@
+"""Write MODEL_CARD.md from what was measured: ``python -m training.card FOLDER --run run.json --evaluation evaluation.json``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from training.curriculum import TASKS
+from training.curriculum.turn import HELD_OUT_SHARE
+
+TEXT = """\
+# penstock-mini
+
+The chat model that ships inside Penstock, so that a first run answers without a download. It is a Llama
+({parameters:,} parameters, {megabytes:.1f} MB on disk, bfloat16) that does a few small tasks and politely declines the rest.
+It speaks English.
+
+## Data
+
+All text is made by `training/curriculum`, our own generator: templates, word lists and tables of facts written for
+this project, with numbers, names and invented words drawn at random. No outside data was used. There are
+{tasks} families of tasks: small talk, questions about itself and about Penstock, arithmetic, comparing, sorting, counting,
+units, capitals, elements and other small facts, questions about a short text, JSON from a sentence, stories and verses,
+and a wide range of questions to decline. Questions are varied in case, punctuation, politeness and typing errors.
+Training sees conversations of one to six turns (some of up to sixty), with and without a system prompt. Only the
+assistant's words are learned.
+
+## Training
+
+| | |
+|---|---|
+| command | `{command}` |
+| steps | {steps:,} |
+| tokens | {tokens:,} |
+| time | {minutes} minutes |
+| hardware | {cpu}, {cores} cores, {threads} threads, shared with other work |
+| precision | {precision}, torch {torch} |
+| loss at the end | {final_loss} (running mean, on what the assistant says) |
+
+Muon for the matrices, AdamW for the embedding and the norms; warm up, hold, decay; the weights are a running average.
+With `--minutes` the schedule follows the clock, so another machine ends with other weights; `--steps {steps}` repeats
+the run but for rounding.
+
+## Accuracy
+
+Exact match, greedy, on items that were held out of training: one item in {split}, chosen by a hash of the item. For
+sums, lists, words and passages the item is the content (a pair of numbers, a word, a text). For facts, small talk and
+the times table it is the fact *with its wording*: a fact never seen cannot be known. Stories are graded on being whole and
+about the right hero, haiku on being three of the lines in their places, declining on being one of the polite
+refusals, JSON on parsing to the right value. Made by `python -m training.evaluate FOLDER --items {items} --seed {seed}`.
+
+| task | accuracy | right / asked |
+|---|---:|---:|
+{table}
+
+## Limits
+
+- It knows what the tables above hold and nothing else. A question out of scope should be declined; one that looks
+  like a task it knows can still get a confident wrong answer.
+- Numbers go up to 999. Products of two two-digit numbers and long lists are its weakest sums.
+- Chats beyond about two thousand tokens are longer than anything it was trained on.
+- System prompts are read past, not followed. Tools and other languages are not supported.
+"""
+
+
+def table(evaluation: dict[str, Any]) -> str:
+    """One row for each score, in the order measured."""
+    return "\n".join(
+        f"| {row['name']} | {row['right'] / row['asked']:.1%} | {row['right']} / {row['asked']} |" for row in evaluation["scores"]
+    )
+
+
+def card(folder: Path, run: dict[str, Any], evaluation: dict[str, Any]) -> str:
+    """The card's text; every number comes from the two records or from the folder."""
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.name != "MODEL_CARD.md")
+    measured = {**run, "items": evaluation["items"], "seed": evaluation["seed"], "table": table(evaluation)}
+    return TEXT.format(**measured, megabytes=size / 1e6, tasks=len(TASKS), split=HELD_OUT_SHARE)
+
+
+def main() -> None:
+    """Parse the command line and write the card into the model's folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--evaluation", type=Path, required=True)
+    given = parser.parse_args()
+    run, evaluation = (json.loads(path.read_text()) for path in (given.run, given.evaluation))
+    (given.folder / "MODEL_CARD.md").write_text(card(given.folder, run, evaluation))
+
+
+if __name__ == "__main__":
+    main()
