@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from serving import Server, servers
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,6 +29,20 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the data folder ../shared/data beside the repository")
     return folder
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start servers: `serve("--flag", config="toml text")`. All are killed at the end."""
+    with servers(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def serve_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """The same, for servers that all tests of a module share."""
+    with servers(tmp_path_factory.mktemp("serve")) as start:
+        yield start
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,7 +21,8 @@ def orthogonalize(stack: Tensor, dtype: torch.dtype, steps: int = 5) -> Tensor:
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return torch.Tensor.to(x.mT if tall else x, stack.dtype)
+    result: Tensor = x.mT if tall else x
+    return result.to(stack.dtype)
 
 
 class Muon:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Server, client
+from serving import Server, client
 
 CLIENTS = 200
 MOST_PROMPT, MOST_OUTPUT = 1200, 300  # the built-in model's context bounds what of the trace fits
@@ -69,3 +69,14 @@ async def test_beyond_the_queue_429_with_retry_after(serve: Callable[..., Server
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
     assert all(answer.json()["error"]["code"] == "overloaded" for answer in refused)
     server.until_idle()
+
+
+@pytest.mark.feature("disconnect")
+async def test_a_client_that_leaves_frees_its_blocks_at_once(serve: Callable[..., Server]) -> None:
+    server = serve()
+    asked = 1900
+    async with client() as http:
+        await server.read(http, server.body(max_tokens=asked, ignore_eos=True), leave_after=3)
+    server.until_idle()
+    assert server.metric("vllm:generation_tokens_total") < asked / 2
+    assert server.metric("vllm:request_success_total", finished_reason="abort") == 1

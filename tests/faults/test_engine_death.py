@@ -11,7 +11,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from .conftest import Server, client
+from serving import Server, client
 
 
 @pytest.mark.feature("engine restart")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import httpx
@@ -18,11 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from penstock.core.config import ServerSettings
+from penstock.app import stack as stacked
+from penstock.core.config import EngineSpec, ModelSettings, ServerSettings
+from penstock.core.settings import Settings
 from penstock.gateway.app import build
 from penstock.gateway.wire.chat import ChatFields
 from penstock.gateway.wire.completions import CompletionFields
-from penstock.gateway.wire.fields import CHAT_NEUTRAL, COMPLETION_NEUTRAL, RANGES, RECORDED
+from penstock.gateway.wire.fields import CHAT_NEUTRAL, COMPLETION_NEUTRAL, RANGES, RECORDED, TOKENIZE_NEUTRAL
 from penstock.gateway.wire.tokens import DetokenizeFields, TokenizeFields
 from penstock.pipeline import Pipeline
 from penstock.router.fixed import FixedRouter
@@ -34,58 +37,81 @@ SCALE = float(os.environ.get("PENSTOCK_FUZZ", "1"))
 NAMES = {
     "/v1/chat/completions": (*ChatFields.__struct_fields__, *CHAT_NEUTRAL, *RECORDED),
     "/v1/completions": (*CompletionFields.__struct_fields__, *COMPLETION_NEUTRAL, *RECORDED),
-    "/tokenize": TokenizeFields.__struct_fields__,
+    "/tokenize": (*TokenizeFields.__struct_fields__, *TOKENIZE_NEUTRAL),
     "/detokenize": DetokenizeFields.__struct_fields__,
 }
 
 short = st.text(max_size=8)
-token_id = st.integers(-1, 70_000) | st.integers()
+token_id = st.integers(0, 70_000)
 number = st.integers(-3, 200) | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+
+
+def texts(size: int) -> st.SearchStrategy[str]:
+    return st.text(min_size=1, max_size=size)
+
+
 scalar = st.none() | st.booleans() | number | short
 anything = st.recursive(scalar, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(short, inner, max_size=4), max_leaves=8)
-part = st.fixed_dictionaries({"type": st.just("text") | short, "text": short}, optional={"image_url": anything})
+part = st.fixed_dictionaries({"type": st.just("text"), "text": short}, optional={"image_url": scalar})
 message = st.fixed_dictionaries(
-    {"role": st.sampled_from(["system", "developer", "user", "assistant", "tool", "wizard"])},
-    optional={"content": short | st.lists(part, max_size=3) | st.none(), "name": short, "tool_calls": anything, "refusal": anything},
+    {"role": st.sampled_from(["system", "developer", "user", "assistant"]), "content": short | st.lists(part, min_size=1, max_size=3)},
+    optional={"name": short, "refusal": st.none()},
 )
+odd_message = st.fixed_dictionaries({"role": short}, optional={"content": anything, "tool_calls": anything, "colour": scalar})
+NEUTRAL = {**CHAT_NEUTRAL, **COMPLETION_NEUTRAL, **TOKENIZE_NEUTRAL}
 PLAUSIBLE: dict[str, st.SearchStrategy[Any]] = {
-    "messages": st.lists(message, max_size=3),
-    "prompt": short | st.lists(short, max_size=3) | st.lists(token_id, max_size=4) | st.lists(st.lists(token_id, max_size=3), max_size=3),
+    **{name: st.sampled_from([None, *field.values]) for name, field in NEUTRAL.items()},
+    **{name: st.integers(1, 20) if "token" in name else st.sampled_from([0, 1, 0.5, 2]) for name in RANGES},
+    "logprobs": st.booleans() | st.integers(0, 3),
+    "messages": st.lists(message, min_size=1, max_size=3) | st.lists(message | odd_message, max_size=3),
+    "prompt": texts(8)
+    | st.lists(texts(8), max_size=3)
+    | st.lists(token_id, max_size=4)
+    | st.lists(st.lists(token_id, max_size=3), max_size=3),
     "tokens": st.lists(token_id, max_size=6),
-    "stop": short | st.lists(short, max_size=3),
-    "logit_bias": st.dictionaries(token_id.map(str), number, max_size=3),
-    "stream_options": st.dictionaries(st.sampled_from(["include_usage", "continuous_usage_stats", "include_obfuscation"]), st.booleans()),
+    "stop": texts(8) | st.lists(texts(8), max_size=3),
+    "logit_bias": st.dictionaries(token_id.map(str), st.floats(-100, 100), max_size=3),
+    "stream_options": st.dictionaries(st.sampled_from(["include_usage", "continuous_usage_stats"]), st.booleans()),
     "chat_template_kwargs": st.dictionaries(short, anything, max_size=3),
     "metadata": st.dictionaries(short, short, max_size=3),
-    "model": st.just("fake") | st.just("fake") | short,
-    "n": st.integers(0, 5),
-    "max_tokens": st.integers(0, 20),
-    "max_completion_tokens": st.integers(0, 20),
+    "model": st.just("fake"),
+    "request_id": st.just("an-id") | short,
+    "user": short,
+    "safety_identifier": short,
+    "prompt_cache_key": short,
+    "cache_salt": texts(8),
+    "bad_words": st.lists(texts(8), max_size=2),
+    "stop_token_ids": st.lists(token_id, max_size=3),
+    "allowed_token_ids": st.lists(token_id, min_size=1, max_size=3),
+    "stream": st.just(True) | st.booleans(),
 }
 
 
+def mostly(usual: st.SearchStrategy[Any], odd: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.integers(0, 15).flatmap(lambda drawn: odd if drawn == 15 else usual)
+
+
 def value_of(name: str) -> st.SearchStrategy[Any]:
-    """Mostly something that could be meant, sometimes any JSON."""
-    if name in PLAUSIBLE:
-        return PLAUSIBLE[name] | PLAUSIBLE[name] | anything
-    if name in RANGES:
-        return st.integers(0, 3) | number | st.floats(0, 1) | scalar
-    return st.booleans() | st.lists(token_id, max_size=3) | anything
+    """Mostly something that could be meant, sometimes any JSON, sometimes a number that is too much."""
+    return mostly(PLAUSIBLE.get(name, st.booleans()), anything | number)
 
 
 def bodies(path: str) -> st.SearchStrategy[dict[str, Any]]:
+    """A few fields, the one that is needed among them, and now and then one that nobody knows."""
     needed = {"/v1/chat/completions": "messages", "/v1/completions": "prompt", "/tokenize": "prompt", "/detokenize": "tokens"}[path]
-    entries = st.lists(st.sampled_from(NAMES[path]), max_size=5, unique=True).flatmap(
-        lambda names: st.fixed_dictionaries({name: value_of(name) for name in (*names, needed)})
-    )
-    odd = st.dictionaries(st.sampled_from(NAMES[path]) | short, anything, max_size=3)
-    return entries | entries | st.builds(lambda body, extra: body | extra, entries, odd)
+    known = st.one_of([st.tuples(st.just(name), value_of(name)) for name in NAMES[path]])
+    fields = st.lists(mostly(known, st.tuples(short, anything)), max_size=5)
+    first = short if path == "/tokenize" else value_of(needed)
+    return st.builds(lambda first, rest: {needed: first} | dict(rest), first, fields)
+
+
+BODIES = {path: bodies(path) for path in NAMES}
 
 
 @st.composite
 def mangled(draw: st.DrawFn, path: str) -> bytes:
     """A body whose bytes were cut or replaced somewhere."""
-    body = json.dumps(draw(bodies(path))).encode()
+    body = json.dumps(draw(BODIES[path])).encode()
     start = draw(st.integers(0, len(body)))
     end = min(len(body), start + draw(st.integers(0, 5)))
     return body[:start] + draw(st.binary(max_size=5)) + body[end:]
@@ -94,26 +120,50 @@ def mangled(draw: st.DrawFn, path: str) -> bytes:
 class Prober:
     """Sends bodies to an application in this process, on a loop of its own."""
 
-    def __init__(self) -> None:
-        upstreams = {"fake": FakeUpstream(Script(pieces=("Hé", "llo")))}
-        pipeline = Pipeline(upstreams=upstreams, router=FixedRouter(routes_by_model(upstreams)))
-        app = build(pipeline, ServerSettings(), Metrics(CollectorRegistry(), ["fake"]))
+    def __init__(self, make: Callable[[], Awaitable[tuple[Pipeline, Metrics]]]) -> None:
         self._runner = asyncio.Runner()
-        self._client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
+        self._pipeline, metrics = self._runner.run(_awaited(make))
+        app = build(self._pipeline, ServerSettings(), metrics)
+        self._client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway", timeout=60)
 
     def send(self, path: str, body: bytes) -> httpx.Response:
         return self._runner.run(self._client.post(path, content=body, headers={"content-type": "application/json"}))
 
     def close(self) -> None:
         self._runner.run(self._client.aclose())
+        self._runner.run(self._pipeline.close())
         self._runner.close()
+
+
+async def _awaited(make: Callable[[], Awaitable[tuple[Pipeline, Metrics]]]) -> tuple[Pipeline, Metrics]:
+    return await make()
+
+
+async def scripted() -> tuple[Pipeline, Metrics]:
+    upstreams = {"fake": FakeUpstream(Script(pieces=("Hé", "llo")))}
+    pipeline = Pipeline(upstreams=upstreams, router=FixedRouter(routes_by_model(upstreams)))
+    return pipeline, Metrics(CollectorRegistry(), ["fake"])
+
+
+async def real() -> tuple[Pipeline, Metrics]:
+    engine = EngineSpec(in_process=True, device="cpu", threads=1, max_model_len=256, max_num_seqs=32)
+    model = ModelSettings(name="fake", engine=engine)
+    stack = await stacked.build(Settings(server=ServerSettings(), models=(model,), sources={}), lambda name, loading: None)
+    return stack.pipeline, stack.metrics
 
 
 @pytest.fixture(scope="module")
 def prober() -> Iterator[Prober]:
-    prober = Prober()
-    yield prober
-    prober.close()
+    """Over a scripted upstream."""
+    with closing(Prober(scripted)) as prober:
+        yield prober
+
+
+@pytest.fixture(scope="module")
+def engine_prober() -> Iterator[Prober]:
+    """Over the engine and the built-in model."""
+    with closing(Prober(real)) as prober:
+        yield prober
 
 
 def check(answer: httpx.Response) -> None:
@@ -142,7 +192,7 @@ def fuzz(examples: int) -> settings:
 @fuzz(1500)
 @given(data=st.data())
 def test_odd_fields(prober: Prober, path: str, data: st.DataObject) -> None:
-    body = data.draw(bodies(path))
+    body = data.draw(BODIES[path])
     check(prober.send(path, json.dumps(body).encode()))
 
 
@@ -150,7 +200,7 @@ def test_odd_fields(prober: Prober, path: str, data: st.DataObject) -> None:
 @fuzz(400)
 @given(data=st.data())
 def test_odd_tokens(prober: Prober, path: str, data: st.DataObject) -> None:
-    check(prober.send(path, json.dumps(data.draw(bodies(path))).encode()))
+    check(prober.send(path, json.dumps(data.draw(BODIES[path])).encode()))
 
 
 @pytest.mark.parametrize("path", list(NAMES))
@@ -158,3 +208,12 @@ def test_odd_tokens(prober: Prober, path: str, data: st.DataObject) -> None:
 @given(data=st.data())
 def test_odd_bytes(prober: Prober, path: str, data: st.DataObject) -> None:
     check(prober.send(path, data.draw(mangled(path) | st.binary(max_size=20))))
+
+
+@pytest.mark.parametrize("path", list(NAMES))
+@fuzz(60)
+@given(data=st.data())
+def test_odd_fields_on_the_engine(engine_prober: Prober, path: str, data: st.DataObject) -> None:
+    body = data.draw(BODIES[path])
+    few = {"max_tokens": 4} if path.startswith("/v1") and "max_completion_tokens" not in body else {}
+    check(engine_prober.send(path, json.dumps(few | body).encode()))

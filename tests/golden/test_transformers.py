@@ -22,6 +22,8 @@ SMALL = {
     "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "initializer_range": 0.15,
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
 }  # fmt: skip
+GEMMA = {"sliding_window": 8, "query_pre_attn_scalar": 6}
+QWEN_MOE = {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 20}
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [1.0, 2.0, 3.0, 4.0]}
@@ -58,12 +60,12 @@ CASES = [
     Case("qwen2-window", "qwen2", {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}),
     Case("qwen3", "qwen3"),
     Case("qwen3-rope-yarn", "qwen3", {"rope_parameters": {**YARN, "rope_theta": 1e6}}),
-    Case("gemma2", "gemma2", {"sliding_window": 8, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 6}),
-    Case("gemma3", "gemma3_text", {"sliding_window": 8, "sliding_window_pattern": 2, "query_pre_attn_scalar": 6}),
+    Case("gemma2", "gemma2", {**GEMMA, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}),
+    Case("gemma3", "gemma3_text", {**GEMMA, "sliding_window_pattern": 2}),
     Case(
         "gemma3-rope-linear",
         "gemma3_text",
-        {"sliding_window": 8, "sliding_window_pattern": 3, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+        {**GEMMA, "sliding_window_pattern": 3, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
     ),
     Case("phi3", "phi3", {"sliding_window": 11}),
     Case("phi3-partial-rotary", "phi3", {"partial_rotary_factor": 0.5}),
@@ -82,8 +84,8 @@ CASES = [
     ),
     Case("mixtral", "mixtral", {"num_local_experts": 5, "num_experts_per_tok": 2}),
     Case("mixtral-window", "mixtral", {"num_local_experts": 3, "num_experts_per_tok": 3, "sliding_window": 6}),
-    Case("qwen3-moe", "qwen3_moe", {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 20, "norm_topk_prob": True}),
-    Case("qwen3-moe-dense-layer", "qwen3_moe", {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 20, "mlp_only_layers": [1]}),
+    Case("qwen3-moe", "qwen3_moe", {**QWEN_MOE, "norm_topk_prob": True}),
+    Case("qwen3-moe-dense-layer", "qwen3_moe", {**QWEN_MOE, "mlp_only_layers": [1]}),
 ]  # fmt: skip
 
 

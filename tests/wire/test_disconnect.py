@@ -92,3 +92,44 @@ def test_a_client_that_does_not_read_holds_the_answer_back(make_server: Callable
         counts.append(upstream.sent)
     assert 0 < upstream.sent < 10_000
     client.close()
+
+
+def test_a_client_that_reads_nothing_is_given_up(make_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.gateway.generate.WRITE_TIMEOUT_S", 0.2)
+    server = make_server(upstream=Endless())
+    with post(server.url, "/v1/chat/completions", ASK | {"stream": True}):
+        assert wait_until(lambda: server.ledger.finished == {"abort": 1})
+
+
+def test_a_slow_answer_is_not_given_up(make_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.gateway.generate.WRITE_TIMEOUT_S", 0.05)
+    server = make_server(Script(pieces=("a", "b"), delay_s=0.3))
+    answer = httpx.post(f"{server.url}/v1/chat/completions", json=ASK | {"stream": True})
+    assert answer.text.endswith("data: [DONE]\n\n")
+
+
+def test_a_body_that_does_not_arrive(make_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.gateway.generate.BODY_TIMEOUT_S", 0.1)
+    url = urlsplit(make_server().url)
+    with socket.create_connection((url.hostname, url.port), timeout=5) as client:
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{")
+        answer = client.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"did not arrive within 0.1 s" in answer
+
+
+def test_an_endless_head(make_server: Callable[..., Any]) -> None:
+    url = urlsplit(make_server().url)
+    with socket.create_connection((url.hostname, url.port), timeout=5) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ")
+        client.sendall(b"x" * 70_000)
+        assert client.recv(4096).startswith(b"HTTP/1.1 400")
+
+
+def test_a_client_that_does_not_wait_its_turn(make_server: Callable[..., Any]) -> None:
+    server = make_server(HANGS)
+    client = post(server.url, "/v1/chat/completions", ASK)
+    assert wait_until(lambda: server.upstream.open == 1)
+    client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert wait_until(lambda: server.upstream.open == 0)
+    client.close()

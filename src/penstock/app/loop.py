@@ -41,7 +41,8 @@ class LoopThread:
             future.cancel()
 
     def close(self) -> None:
-        """Stop the loop and its thread."""
+        """Cancel what still runs, let it clean up, stop the loop and its thread."""
+        self.run(_settle())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -51,3 +52,11 @@ async def _pump(events: AsyncGenerator[T, None], items: queue.SimpleQueue[T | No
     async with aclosing(events):
         async for event in events:
             items.put(event)
+
+
+async def _settle() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()

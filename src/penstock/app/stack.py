@@ -21,6 +21,7 @@ from penstock.pipeline import Pipeline
 from penstock.router import FixedRouter
 from penstock.text import load_chat_template, load_tokenizer
 from penstock.trace import Trace
+from penstock.trace.logs import log_requests
 from penstock.trace.metrics import Metrics
 from penstock.upstream import Upstream, routes_by_model
 from penstock.upstream.local import LocalUpstream
@@ -59,7 +60,7 @@ async def build(settings: Settings, progress: LoadProgress, *, show_downloads: b
             upstreams[model.name] = upstream
         started.pop_all()
     router = FixedRouter(routes_by_model(upstreams))
-    pipeline = Pipeline(upstreams=upstreams, router=router, trace=Trace(metrics), deadline_s=settings.server.deadline_s)
+    pipeline = Pipeline(upstreams=upstreams, router=router, trace=Trace(metrics, log_requests), deadline_s=settings.server.deadline_s)
     return Stack(pipeline=pipeline, metrics=metrics, served=served)
 
 

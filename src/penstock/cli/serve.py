@@ -17,6 +17,7 @@ from penstock.cli.settings import read
 from penstock.core.settings import Settings
 from penstock.engine.messages import MemoryPlan
 from penstock.gateway import app, server
+from penstock.trace.logs import JSONFormatter
 
 CHAT = ("chat/completions", {"messages": [{"role": "user", "content": "What is 17 + 25?"}]})
 COMPLETION = ("completions", {"prompt": "Once upon a time", "max_tokens": 50})
@@ -24,7 +25,7 @@ COMPLETION = ("completions", {"prompt": "Once upon a time", "max_tokens": 50})
 
 def run(arguments: argparse.Namespace) -> int:
     settings = read(arguments, arguments.models)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    _set_up_logs()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(settings))
     return 0
@@ -32,11 +33,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _serve(settings: Settings) -> None:
     with server.bind(settings.server) as bound:
-        print(f"penstock {__version__}", flush=True)
         with LoadingBars(enabled=sys.stderr.isatty()) as bars:
             stack = await build(settings, bars)
         try:
-            print(describe(stack.served), flush=True)
+            print(f"penstock {__version__}\n{describe(stack.served)}", flush=True)
             web = app.build(stack.pipeline, settings.server, stack.metrics)
             await server.serve(web, settings.server, bound=bound, on_ready=lambda url: print(invitation(url, stack.served), flush=True))
         finally:
@@ -81,6 +81,13 @@ def _size(count: float) -> str:
             return f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.2f} GiB"
+
+
+def _set_up_logs() -> None:
+    """To stderr: plain lines for a person, JSON for a collector."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S") if sys.stderr.isatty() else JSONFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:

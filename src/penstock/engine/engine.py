@@ -15,6 +15,7 @@ from penstock.engine.batch import BatchBuilder, StepInputs
 from penstock.engine.kernels.kv import KVCache
 from penstock.engine.messages import EngineInfo, EngineStats, Job, Output, Scored
 from penstock.engine.models.decoder import Decoder
+from penstock.engine.processors import check_token_ids
 from penstock.engine.sampler import Row, Sampler
 from penstock.engine.scheduler import Scheduler
 from penstock.engine.sequence import Sequence as Seq
@@ -59,6 +60,7 @@ class Engine:
         worst = max(job.prompt, default=0)
         if worst >= self.info.vocab_size or min(job.prompt, default=0) < 0:
             raise InvalidRequest(f"prompt token id {worst} is outside the vocabulary of {self.info.vocab_size}", param="prompt")
+        check_token_ids(job.sampling, job.bad_token_ids, self.info.vocab_size)
         seed = job.sampling.seed
         self.scheduler.add(job, self._clock(), self._rng.getrandbits(62) if seed is None else seed)
 

@@ -8,7 +8,6 @@ what is left of the file before anything of that size is made. (Format: https://
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from types import MappingProxyType
 from msgspec import Struct
 
 from penstock.core.errors import LoadError
+from penstock.files.mapped import mapped
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -71,12 +71,7 @@ class GGUFFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            with path.open("rb") as file:
-                # a private copy-on-write map: writable buffers are what torch wants, and nothing ever writes
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        except (OSError, ValueError) as error:
-            raise LoadError(f"{path} cannot be read: {error}", hint="check the path, and get the file again if it is empty") from error
+        self._map = mapped(path)
         reader = _Reader(path, memoryview(self._map))
         num_tensors, num_keys = reader.header()
         self.metadata: Mapping[str, object] = MappingProxyType(_metadata(reader, num_keys))

@@ -51,32 +51,13 @@ def _too_large(given: str, limit: int) -> TooLarge:
     return TooLarge(f"the body has {given[:24]} bytes; the most is {limit}", hint="the server's max_body_bytes sets the limit")
 
 
-async def while_connected(receive: Receive, work: Coroutine[None, None, None]) -> None:
-    """Do `work`; where the client leaves first, cancel it and raise ClientDisconnect once it has cleaned up."""
-    task = asyncio.ensure_future(work)
-    left = asyncio.ensure_future(_leaving(receive))
-    try:
-        await asyncio.wait((task, left), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        task.cancel()
-        left.cancel()
-        await asyncio.gather(task, left, return_exceptions=True)
-    if task.cancelled():
-        raise ClientDisconnect
-    task.result()
-
-
-async def _leaving(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 class Reply:
-    """The bytes of one response. A client that takes none of them for `timeout_s` is given up: ClientDisconnect."""
+    """The bytes of one response. `writing`: a write waits for the client; `num_writes` counts those begun."""
 
-    def __init__(self, send: Send, *, timeout_s: float) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._timeout_s = timeout_s
+        self.writing = False
+        self.num_writes = 0
 
     async def json(self, body: bytes, *, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> None:
         """A whole response."""
@@ -91,8 +72,39 @@ class Reply:
 
     async def write(self, body: bytes, *, last: bool = False) -> None:
         """Send a piece of the body; waits while the client is slow to read."""
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._send({"type": "http.response.body", "body": body, "more_body": not last})
-        except TimeoutError:
-            raise ClientDisconnect from None
+        self.num_writes += 1
+        self.writing = True
+        await self._send({"type": "http.response.body", "body": body, "more_body": not last})
+        self.writing = False
+
+
+async def while_connected(receive: Receive, reply: Reply, work: Coroutine[None, None, None], *, patience_s: float) -> None:
+    """Do `work`, which writes `reply`. Where the client leaves first, or takes nothing of a write for at least
+    `patience_s`, cancel it and raise ClientDisconnect once it has cleaned up.
+    """
+    task = asyncio.ensure_future(work)
+    left = asyncio.ensure_future(_leaving(receive))
+    try:
+        await _first_of(task, left, reply, patience_s)
+    finally:
+        task.cancel()
+        left.cancel()
+        await asyncio.gather(task, left, return_exceptions=True)
+    if task.cancelled():
+        raise ClientDisconnect
+    task.result()
+
+
+async def _first_of(task: asyncio.Future[None], left: asyncio.Future[None], reply: Reply, patience_s: float) -> None:
+    """Wait for either to end, or for a write to make no progress from one look to the next: no timer for each write."""
+    seen: int | None = None
+    while True:
+        done, _ = await asyncio.wait((task, left), timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        if done or (reply.writing and reply.num_writes == seen):
+            return
+        seen = reply.num_writes
+
+
+async def _leaving(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

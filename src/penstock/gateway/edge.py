@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -51,13 +52,13 @@ class Exchange:
     async def fail(self, failure: Failure) -> None:
         """Tell the client, in whatever way is still open."""
         self.fields["code"] = failure.code
-        reply = Reply(self.send, timeout_s=LAST_WORDS_S)
-        body = error_body(failure)
-        if self.status is None:
-            wait_s = retry_after(failure)
-            await reply.json(body, status=failure.status, headers=(("retry-after", wait_s),) if wait_s else ())
-        elif self._streams:
-            await reply.write(error_event(body), last=True)
+        reply, body, wait_s = Reply(self.send), error_body(failure), retry_after(failure)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                if self.status is None:
+                    await reply.json(body, status=failure.status, headers=(("retry-after", wait_s),) if wait_s else ())
+                elif self._streams:
+                    await reply.write(error_event(body), last=True)
 
 
 def exchange_of(scope: Scope) -> Exchange:

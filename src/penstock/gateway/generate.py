@@ -32,7 +32,7 @@ from penstock.pipeline import Pipeline
 F = TypeVar("F", bound=GenerationFields)
 
 BODY_TIMEOUT_S = 30.0  # a body that takes longer is refused
-WRITE_TIMEOUT_S = 60.0  # a client that reads nothing for so long is given up
+WRITE_TIMEOUT_S = 60.0  # a client that reads nothing for so long, at most twice so long, is given up
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,9 @@ class Generate(Generic[F]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, max_bytes=self._settings.max_body_bytes, timeout_s=BODY_TIMEOUT_S)
         call = self._read(body, exchange_of(scope))
-        reply = Reply(send, timeout_s=WRITE_TIMEOUT_S)
-        await while_connected(receive, self._stream(call, reply) if call.stream else self._whole(call, reply))
+        reply = Reply(send)
+        work = self._stream(call, reply) if call.stream else self._whole(call, reply)
+        await while_connected(receive, reply, work, patience_s=WRITE_TIMEOUT_S)
 
     def _read(self, body: bytes, exchange: Exchange) -> Call:
         fields, labels = decode(body, self._dialect.fields, self._dialect.neutral)

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from penstock.core.config import ServerSettings
 from penstock.core.errors import UserError
+from penstock.gateway.protocol import BoundedProtocol
 
 KEEP_ALIVE_S = 30  # an idle connection is kept for so long
 CLEAN_UP_S = 2.0  # for requests cut off by the end of the drain
@@ -63,7 +64,7 @@ async def serve(
     bound = bound or bind(settings)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -28,12 +28,19 @@ class Decoding(Struct, frozen=True):
     def piece(self, token: str, *, is_added: bool = False) -> bytes:
         """The UTF-8 bytes of `token`. An added token is written as the text that it matches, never in the byte alphabet."""
         if self.byte_fallback and _BYTE.fullmatch(token):
-            return bytes.fromhex(token[3:5])
+            return byte_of(token)
         if self.alphabet is not None and not is_added and self.alphabet.keys() >= set(token):
             return bytes([self.alphabet[char] for char in token])
         for old, new in self.replacements:
             token = token.replace(old, new)
         return token.encode()
+
+
+def byte_of(token: str) -> bytes:
+    """The byte that "<0xE4>" stands for. Raises LoadError for anything else."""
+    if not _BYTE.fullmatch(token):
+        raise LoadError(f"the vocabulary has a byte token {token!r}", hint="byte tokens are written <0x00> to <0xFF>")
+    return bytes.fromhex(token[3:5])
 
 
 def byte_alphabet() -> dict[str, int]:

@@ -16,6 +16,7 @@ import sentencepiece
 from msgspec import Struct
 
 from penstock.core.errors import LoadError
+from penstock.text.decoding import byte_of
 from penstock.text.names import AddedToken
 
 SPACE = "▁"
@@ -114,7 +115,7 @@ def has_dummy_prefix(model: bytes) -> bool:
 def piece_bytes(piece: ScoredPiece) -> bytes:
     """The text that a piece stands for."""
     if piece.kind is Kind.BYTE:
-        return bytes([int(piece.text[3:5], 16)])
+        return byte_of(piece.text)
     return piece.text.replace(SPACE, " ").encode()
 
 

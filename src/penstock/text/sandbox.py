@@ -23,7 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-_MAX_STEPS = 1_000_000
+_MAX_STEPS = 500_000
 _CHARS_PER_STEP = 1024
 _CHECKED_OPERATORS = frozenset({"+", "*", "**", "%"})
 _SIZED = (str, list, tuple, dict)

@@ -99,7 +99,8 @@ def from_llama2c(files: ModelFiles) -> Tokenizer:
 
 def _vocab_size(checkpoint: Path) -> int:
     """The sixth of the header's int32s; negative where the output layer has weights of its own."""
-    header = checkpoint.open("rb").read(28)
+    with checkpoint.open("rb") as file:
+        header = file.read(28)
     if len(header) < 28:
         raise LoadError(f"{checkpoint} has {len(header)} bytes, a llama2.c header has 28", hint="get the file again")
     return int(abs(struct.unpack("<7i", header)[5]))

@@ -71,7 +71,7 @@ class Tokenizer:
         self.eos_token_ids = vocabulary.eos_token_ids
         self.special_ids = vocabulary.special_ids
         self.special_tokens: Mapping[str, str] = vocabulary.special_tokens
-        self.max_token_bytes = max(map(len, vocabulary.pieces), default=0)
+        self.max_token_bytes = max([1, *map(len, vocabulary.pieces)])
         self._vocabulary = vocabulary
         self._encoder = encoder
         self._plain_pieces = tuple(b"" if id in vocabulary.special_ids else piece for id, piece in enumerate(vocabulary.pieces))

@@ -82,7 +82,7 @@ class FakeUpstream:
         wrong = next((token for token in token_ids if not 0 <= token < _CODE_POINTS), None)
         if wrong is not None:
             raise InvalidRequest(f"token id {wrong} is outside the vocabulary of {_CODE_POINTS}", param="tokens")
-        return tuple(map(chr, token_ids))
+        return tuple(map(_character, token_ids))
 
 
 async def _play(script: Script, request: Request) -> AsyncGenerator[Event, None]:
@@ -141,5 +141,10 @@ def _delta(request: Request, index: int, piece: str, reason: Literal["stop", "le
 
 def _scored(token: int, num_top: int) -> TokenLogprob:
     """Every token at -0.5, its alternatives the code points after it, each a little less likely."""
-    top = tuple(TopLogprob(token + rank, chr(token + rank), -0.5 - rank) for rank in range(num_top))
-    return TokenLogprob(token, chr(token), -0.5, top)
+    top = tuple(TopLogprob(token + rank, _character(token + rank), -0.5 - rank) for rank in range(num_top))
+    return TokenLogprob(token, _character(token), -0.5, top)
+
+
+def _character(token: int) -> str:
+    """A code point as text; the halves of surrogate pairs are none."""
+    return chr(token).encode(errors="replace").decode()

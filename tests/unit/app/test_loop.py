@@ -68,3 +68,12 @@ def test_ctrl_c_cancels_what_is_waited_for(loop: LoopThread) -> None:
     with pytest.raises(KeyboardInterrupt):
         loop.run(wait())
     assert stopped.wait(5)
+
+
+def test_closing_lets_what_runs_clean_up() -> None:
+    closed = threading.Event()
+    loop = LoopThread()
+    items = loop.iterate(endless(closed))
+    next(items)
+    loop.close()
+    assert closed.is_set()

@@ -89,7 +89,6 @@ class Kernels(Protocol):
         """Turn the first entries of heads [tokens, heads, head_dim]; cos and sin [tokens, 1, dim] as `models.rope` makes them."""
         ...
 
-
     def linear(self, x: Tensor, linear: Linear) -> Tensor:
         """x [tokens, inputs] -> [tokens, outputs]."""
         ...

@@ -1,7 +1,10 @@
 """The one decoder: a `ModelConfig` says which architecture it is.
 
-    embedding ─► [ norm ─► qkv ─► (qk norm) ─► rope ─► attention ─► o ─► (norm) ─►(+)
-                   norm ─► MLP or experts ─────────────────────────────► (norm) ─►(+) ] × layers ─► norm ─► logits
+    embedding ─► layers ─► norm ─► logits
+    layer:  x ─► norm ─► qkv ─► (qk norm) ─► rope ─► attention ─► o ─► (norm) ─► + x
+              ─► norm ─► MLP or experts ─────────────────────────────► (norm) ─► + x
+
+What stands in parentheses, only some architectures have.
 """
 
 from __future__ import annotations

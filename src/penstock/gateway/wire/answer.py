@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -92,12 +93,12 @@ def total(usages: Sequence[Usage]) -> Usage:
 
 def joined(deltas: Sequence[Delta]) -> Delta:
     """A choice's pieces as one."""
-    last = deltas[-1]
+    scored = [delta.logprobs for delta in deltas if delta.logprobs is not None]
     return structs.replace(
-        last,
+        deltas[-1],
         text="".join(delta.text for delta in deltas),
         token_ids=tuple(token_id for delta in deltas for token_id in delta.token_ids),
-        logprobs=None if last.logprobs is None else tuple(token for delta in deltas for token in delta.logprobs or ()),
+        logprobs=tuple(itertools.chain.from_iterable(scored)) if scored else None,
     )
 
 

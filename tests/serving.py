@@ -1,8 +1,7 @@
-"""A real `penstock serve` in its own process, and clients that leave it, flood it or kill parts of it."""
+"""A real `penstock serve` in its own process, as tests see it."""
 
 from __future__ import annotations
 
-import asyncio
 import re
 import signal
 import socket
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,15 @@ class Server:
     def ready(self) -> tuple[int, str]:
         answer = httpx.get(f"{self.url}/ready", timeout=5)
         return answer.status_code, answer.text
+
+    def kill(self) -> None:
+        """The server and its engines, also suspended ones."""
+        if self.process.poll() is None:
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                child.send_signal(signal.SIGCONT)
+                child.kill()
+        self.process.kill()
+        self.process.wait()
 
     def until(self, condition: Callable[[], bool], what: str, limit_s: float = READY_WITHIN_S) -> None:
         deadline = time.monotonic() + limit_s
@@ -97,18 +106,18 @@ def client(limit: int = 1000) -> httpx.AsyncClient:
     return httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=limit))
 
 
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Start servers: `serve("--flag", config="toml text")`. All are killed at the end."""
+@contextmanager
+def servers(folder: Path) -> Iterator[Callable[..., Server]]:
+    """A function that starts servers, whose files go to `folder`; they and their engines are killed at the end."""
     started: list[Server] = []
 
     def start(*flags: str, config: str = "") -> Server:
-        path = tmp_path / f"penstock-{len(started)}.toml"
+        path = folder / f"penstock-{len(started)}.toml"
         path.write_text(config)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        log = tmp_path / f"server-{len(started)}.log"
+        log = folder / f"server-{len(started)}.log"
         command = [sys.executable, "-m", "penstock", "serve", *flags, "--port", str(port), "--config", str(path)]
         with log.open("wb") as sink:
             process = subprocess.Popen(command, stdout=sink, stderr=sink, start_new_session=True)
@@ -117,19 +126,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         server.until_ready()
         return server
 
-    yield start
-    for server in started:
-        for process in [*psutil.Process(server.process.pid).children(recursive=True)] if server.process.poll() is None else []:
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-        server.process.kill()
-        server.process.wait()
-
-
-def gather(*tasks: object) -> list[object]:
-    """Run coroutines together to their end."""
-
-    async def run() -> list[object]:
-        return list(await asyncio.gather(*tasks))  # type: ignore[call-overload]
-
-    return asyncio.run(run())
+    try:
+        yield start
+    finally:
+        for server in started:
+            server.kill()
