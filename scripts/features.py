@@ -1,7 +1,7 @@
 """Make docs/features.md: which features are tested together.
 
-A test marked `@pytest.mark.feature("prefix cache", "preemption")` fills the cell of that pair (and of every pair among its
-names); with one name it fills the feature's own cell. The tests are read, not run: a cell stands for a test that `make test`
+A test marked `@pytest.mark.feature("prefix cache", "preemption")` fills the cell of that pair, and of each of the two
+by itself; so does a test with one name, or with more. The tests are read, not run: a cell stands for a test that `make test`
 must pass, and a pair that no test shows says "no".
 
     python scripts/features.py           write the file
@@ -13,7 +13,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations_with_replacement
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,9 +21,14 @@ PAGE = ROOT / "docs" / "features.md"
 FEATURES = (
     "greedy",
     "sampling",
+    "seed",
+    "n choices",
     "logprobs",
+    "prompt logprobs",
     "stop strings",
-    "n > 1",
+    "min tokens",
+    "bad words",
+    "allowed tokens",
     "streaming",
     "continuous batching",
     "chunked prefill",
@@ -51,7 +56,7 @@ def collect(root: Path = ROOT) -> Cells:
             if unknown:
                 raise ValueError(f"{path.name}::{test} names {sorted(unknown)}; the features are {', '.join(FEATURES)}")
             ordered = sorted(set(names), key=FEATURES.index)
-            for pair in combinations(ordered, 2) if len(ordered) > 1 else [(ordered[0], ordered[0])]:
+            for pair in combinations_with_replacement(ordered, 2):
                 cells.setdefault(pair, f"{path.relative_to(root)}::{test}")
     return cells
 
@@ -73,7 +78,7 @@ def render(cells: Cells) -> str:
 INTRODUCTION = """# Features, and which work together
 
 Made from the tests by `make features`; do not edit. A number is a test, listed below, that shows the two features of its cell
-working in one run (on the diagonal: the feature by itself), and that `make test` must pass. "no" means that no test shows it.
+working in one run (on the diagonal: one for the feature itself), and that `make test` must pass. "no" means that no test shows it.
 """
 
 

@@ -31,17 +31,14 @@ assistant's words are learned.
 
 | | |
 |---|---|
-| command | `{command}` |
-| steps | {steps:,} |
-| tokens | {tokens:,} |
-| time | {minutes} minutes |
+{stages}
+| in all | {steps:,} steps, {tokens:,} tokens, {minutes:.0f} minutes |
 | hardware | {cpu}, {cores} cores, {threads} threads, shared with other work |
 | precision | {precision}, torch {torch} |
 | loss at the end | {final_loss} (running mean, on what the assistant says) |
 
 Muon for the matrices, AdamW for the embedding and the norms; warm up, hold, decay; the weights are a running average.
-With `--minutes` the schedule follows the clock, so another machine ends with other weights; `--steps {steps}` repeats
-the run but for rounding.
+With `--minutes` the schedule follows the clock, so another machine ends with other weights.
 
 ## Accuracy
 
@@ -72,10 +69,24 @@ def table(evaluation: dict[str, Any]) -> str:
     )
 
 
-def card(folder: Path, run: dict[str, Any], evaluation: dict[str, Any]) -> str:
-    """The card's text; every number comes from the two records or from the folder."""
+def stage(run: dict[str, Any]) -> str:
+    """One row for one training command."""
+    note = f"; {run['note']}" if "note" in run else ""
+    return f"| `{run['command']}` | {run['steps']:,} steps, {run['tokens']:,} tokens, {run['minutes']} minutes{note} |"
+
+
+def card(folder: Path, runs: list[dict[str, Any]], evaluation: dict[str, Any]) -> str:
+    """The card's text; every number comes from the records of the stages, the evaluation or the folder."""
     size = sum(file.stat().st_size for file in folder.iterdir() if file.name != "MODEL_CARD.md")
-    measured = {**run, "items": evaluation["items"], "seed": evaluation["seed"], "table": table(evaluation)}
+    totals = {name: sum(run[name] for run in runs) for name in ("steps", "tokens", "minutes")}
+    measured = {
+        **runs[-1],
+        **totals,
+        "stages": "\n".join(map(stage, runs)),
+        "items": evaluation["items"],
+        "seed": evaluation["seed"],
+        "table": table(evaluation),
+    }
     return TEXT.format(**measured, megabytes=size / 1e6, tasks=len(TASKS), split=HELD_OUT_SHARE)
 
 
@@ -86,8 +97,8 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--evaluation", type=Path, required=True)
     given = parser.parse_args()
-    run, evaluation = (json.loads(path.read_text()) for path in (given.run, given.evaluation))
-    (given.folder / "MODEL_CARD.md").write_text(card(given.folder, run, evaluation))
+    runs, evaluation = (json.loads(path.read_text()) for path in (given.run, given.evaluation))
+    (given.folder / "MODEL_CARD.md").write_text(card(given.folder, runs, evaluation))
 
 
 if __name__ == "__main__":

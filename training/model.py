@@ -142,7 +142,9 @@ class Llama(nn.Module):
 def export(weights: dict[str, Tensor], shape: Shape, folder: Path) -> None:
     """Write ``weights`` in bfloat16 and the config files, in the layout of transformers' LlamaForCausalLM."""
     tensors = {f"model.{name}": tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in weights.items()}
-    save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    weights_file = folder / "model.safetensors"
+    save_file(tensors, str(weights_file), metadata={"format": "pt"})
+    weights_file.chmod(0o644)  # safetensors makes it readable by its owner alone
     (folder / "config.json").write_text(json.dumps(config(shape), indent=2) + "\n")
     sampling = {
         "bos_token_id": SPECIAL.index(BOS),

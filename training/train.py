@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -77,6 +78,13 @@ class Trainer:
         )
         self.tokens = 0
 
+    @torch.no_grad()
+    def load(self, weights: dict[str, Tensor]) -> None:
+        """Go on from exported weights."""
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(weights[f"model.{name}"])
+            self.average[name].copy_(parameter)
+
     def step(self, number: int, rate: float) -> Tensor:
         """One update; returns its loss."""
         batch = (self.long if number % LONG_EVERY == LONG_EVERY - 1 else self.short).batch()
@@ -108,11 +116,19 @@ def save(trainer: Trainer, tokenizer: Tokenizer, folder: Path) -> None:
     save_tokenizer(tokenizer, folder, trainer.model.shape.positions)
 
 
-def train(seed: int, budget: Budget, folder: Path, compiled: bool) -> dict[str, object]:
-    """Run to the end of the budget; returns what was measured."""
+def begin(seed: int, compiled: bool, start: Path | None) -> tuple[Trainer, Tokenizer]:
+    """A trainer with fresh weights, or with those (and the tokenizer) of the folder ``start``."""
     shape = Shape()
-    tokenizer = build_tokenizer(seed, shape.vocabulary)
+    tokenizer = Tokenizer.from_file(str(start / "tokenizer.json")) if start else build_tokenizer(seed, shape.vocabulary)
     trainer = Trainer(seed, tokenizer, shape, compiled)
+    if start:
+        trainer.load(load_file(start / "model.safetensors"))
+    return trainer, tokenizer
+
+
+def train(seed: int, budget: Budget, folder: Path, compiled: bool, start: Path | None) -> dict[str, object]:
+    """Run to the end of the budget; returns what was measured."""
+    trainer, tokenizer = begin(seed, compiled, start)
     started, step, mean, saved_s = time.monotonic(), 0, 8.0, 0.0
     while (progress := budget.progress(step, time.monotonic() - started)) < 1:
         mean += 0.02 * (float(trainer.step(step, rate_at(progress))) - mean)
@@ -152,23 +168,23 @@ def hardware(dtype: torch.dtype) -> dict[str, object]:
 
 
 def main() -> None:
-    """Parse the command line, train, write ``run.json`` beside the folder's parent for the model card."""
+    """Parse the command line, train, write ``run.json``, one record for each stage, for the model card."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=50)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--eager", action="store_true", help="do without a C++ compiler")
+    parser.add_argument("--start", type=Path, help="folder to go on from, instead of fresh weights")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    run = train(given.seed, Budget(given.steps, given.minutes * 60), given.out, not given.eager)
-    run["command"] = (
-        f"python -m training.train --seed {given.seed} "
-        + (f"--steps {given.steps}" if given.steps else f"--minutes {given.minutes:g}")
-        + f" --threads {given.threads} --out FOLDER"
-    )
-    (given.out / "run.json").write_text(json.dumps(run, indent=2) + "\n")
+    run = train(given.seed, Budget(given.steps, given.minutes * 60), given.out, not given.eager, given.start)
+    length = f"--steps {given.steps}" if given.steps else f"--minutes {given.minutes:g}"
+    start = " --start FOLDER" if given.start else ""
+    run["command"] = f"python -m training.train --seed {given.seed} {length} --threads {given.threads}{start} --out FOLDER"
+    earlier = json.loads((given.start / "run.json").read_text()) if given.start else []
+    (given.out / "run.json").write_text(json.dumps([*earlier, run], indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from itertools import count
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from penstock.core.errors import EngineDied, InvalidRequest, Overloaded
 from penstock.core.types import Decision, Delta, Event, Finish, Health, PromptInfo, Request, Route, Sampling, Usage, Verdict
@@ -16,6 +18,7 @@ from penstock.meter import MemoryLedger
 from penstock.pipeline import Pipeline
 from penstock.router import FixedRouter
 from penstock.trace import Ended, Rerouted, Trace, TraceEvent
+from penstock.trace.metrics import Metrics
 from penstock.upstream import Upstream, routes_by_model
 from penstock.upstream.fake import FakeUpstream, Script
 
@@ -38,8 +41,8 @@ def pipeline(*upstreams: Upstream, **parts: object) -> Pipeline:
     return Pipeline(upstreams=named, **(defaults | parts))
 
 
-def ask(model: str = "fake", **fields: object) -> Request:
-    return Request(id="r1", model=model, prompt="Hi", **fields)
+def ask(model: str = "fake", *, max_tokens: int | None = None, **fields: object) -> Request:
+    return Request(id="r1", model=model, prompt="Hi", sampling=Sampling(max_tokens=max_tokens), **fields)
 
 
 async def events_of(pipeline: Pipeline, request: Request) -> list[Event]:
@@ -280,7 +283,12 @@ def ticking(step_s: float) -> Iterator[float]:
 
 
 async def test_the_deadline_ends_a_request_that_never_pauses() -> None:
-    page = pipeline(FakeUpstream(), clock=ticking(1.0).__next__, deadline_s=3.0)
+    class Endless(FakeUpstream):
+        async def stream(self, request: Request, route: Route) -> AsyncGenerator[Event, None]:
+            while True:
+                yield Delta(text="and ")
+
+    page = pipeline(Endless(), clock=ticking(1.0).__next__, deadline_s=9.0)
     finish = only_finish(await events_of(page, ask()))
     assert finish.failure is not None
     assert finish.failure.code == "deadline_exceeded"
@@ -312,6 +320,22 @@ async def test_timings_come_from_the_clock() -> None:
     page = pipeline(Slow(), clock=lambda: now[0])
     timings = only_finish(await events_of(page, ask())).timings
     assert (timings.ttft_s, timings.tpot_s, timings.e2e_s) == (2.0, 1.0, 8.0)
+
+
+async def test_as_many_requests_end_as_were_accepted() -> None:
+    registry = CollectorRegistry()
+    failing = (Script(error=EngineDied("gone")), Script(error=ValueError("bug")), Script(error=Overloaded("full"), error_after=1))
+    page = pipeline(FakeUpstream(*failing, Script()), trace=Trace(Metrics(registry, ["fake"])))
+    for request in (*(ask() for _ in failing), ask(), ask("unknown"), ask(deadline_s=0.0), ask(max_tokens=1)):
+        await events_of(page, request)
+    async with aclosing(page.run(ask())) as events:
+        await anext(events)  # and leaves
+    counts: Counter[str] = Counter()
+    for sample in (sample for metric in registry.collect() for sample in metric.samples):
+        counts[sample.name] += int(sample.value)
+    assert counts["penstock:requests_accepted_total"] == 8
+    assert counts["vllm:request_success_total"] == 8
+    assert page.ledger.finished == {"stop": 1, "error": 5, "length": 1, "abort": 1}
 
 
 async def test_a_ledger_that_fails_does_not_spoil_the_answer(caplog: pytest.LogCaptureFixture) -> None:

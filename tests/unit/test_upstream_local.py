@@ -177,6 +177,12 @@ async def test_half_a_character_waits_with_its_token() -> None:
     ]
 
 
+async def test_a_character_that_the_prompt_began_is_finished() -> None:
+    first, second = "é".encode()
+    bench = Bench(lambda job: [Output(id=job.id, token_ids=(second,), finish_reason="length")])
+    assert text_of(await bench.answer(Request(id="r", model="bytes", prompt_token_ids=(first,)))) == "é"
+
+
 async def test_a_stop_token_s_text_is_hidden_and_its_id_told() -> None:
     bench = Bench(says("ab", stop_token_id=ord("!")))
     events = await bench.answer(ask(stop_token_ids=(ord("!"),)))

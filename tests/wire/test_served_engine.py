@@ -121,9 +121,7 @@ def test_what_may_not_be_said_is_not_said(sync_client: OpenAI) -> None:
     assert f" {word}" not in banned.text
     allowed = sync_client.completions.create(**ask, extra_body=extra | {"allowed_token_ids": plain.token_ids[:3]}).choices[0]
     assert set(allowed.token_ids) <= set(plain.token_ids[:3])
-    long = sync_client.chat.completions.create(
-        model=MODEL, messages=QUESTION, temperature=0, max_tokens=60, extra_body={"min_tokens": 50}
-    )
+    long = sync_client.chat.completions.create(model=MODEL, messages=QUESTION, temperature=0, max_tokens=60, extra_body={"min_tokens": 50})
     assert long.usage.completion_tokens >= 50
 
 

@@ -85,7 +85,11 @@ def _named_slots(rng: Random, kind: str) -> dict[str, object]:
         return {"w": rng.choice((word, f"'{word}'", f'"{word}"')), "l": rng.choice(topics.LANGUAGES)}
     if kind == "math":
         return _hard_numbers(rng)
-    if kind == "hard_math":
+    if kind == "dated":
+        return _dated_slots(rng)
+    if kind == "acronym":
+        return {name: "".join(rng.choices("ABCDEFGHIKLMNOPRSTUVWX", k=rng.randint(2, 5))) for name in "wv"}
+    if kind in ("hard_math", "no_factor"):
         return {"a": rng.randint(2, 999), "b": rng.randint(2, 99)}
     named: dict[str, dict[str, object]] = {
         "invented": {"i": rng.choice(topics.INVENTIONS)},
@@ -96,6 +100,19 @@ def _named_slots(rng: Random, kind: str) -> dict[str, object]:
         "place": {"c": rng.choice(CITIES), "d": rng.choice(CITIES)},
     }
     return named[kind]
+
+
+def _dated_slots(rng: Random) -> dict[str, object]:
+    return {
+        "e": rng.choice(topics.EVENTS),
+        "y": rng.randint(1000, 2030),
+        "n": rng.randint(2, 999) if rng.random() < 0.4 else rng.randint(2, 20),
+        "t": rng.choice(topics.TOPICS),
+        "o": rng.choice(topics.THINGS),
+        "v": rng.choice(topics.VERBS),
+        "p": rng.choice(topics.PEOPLE),
+        "q": rng.choice(topics.PEOPLE),
+    }
 
 
 def _hard_numbers(rng: Random) -> dict[str, object]:
@@ -144,11 +161,14 @@ KINDS: dict[str, tuple[float, str, tuple[str, ...], Callable[[Random, tuple[str,
     "place": (1, "general", asks.PLACE, _prompt("place")),
     "math": (2, "math", asks.MATH, _prompt("math")),
     "hard_math": (1.5, "math", asks.HARD_MATH, _prompt("hard_math")),
+    "dated": (3, "general", asks.DATED, _prompt("dated")),
+    "no_factor": (0.7, "math", asks.NO_FACTOR, _prompt("no_factor")),
+    "acronym": (1, "general", asks.ACRONYM, _prompt("acronym")),
     "everyday": (3, "general", topics.EVERYDAY, _everyday),
     "nonsense": (2, "noise", topics.NONSENSE_ASKS, _nonsense),
     "noise": (2, "noise", (), _noise),
     "foreign": (2, "language", topics.FOREIGN, _foreign),
-    "pasted": (2.5, "long", asks.PASTED, _pasted),
+    "pasted": (4, "long", asks.PASTED, _pasted),
 }
 
 

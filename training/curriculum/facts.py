@@ -141,15 +141,17 @@ BY_NUMBER = (
 def element(rng: Random) -> Turn:
     """Symbols and atomic numbers of the chemical elements, in either direction."""
     number, name, symbol = rng.choice(ELEMENTS)
-    template = rng.choice(rng.choice((SYMBOL, SYMBOL, ELEMENT, ATOMIC, BY_NUMBER)))
-    title = name.capitalize()
-    slot, answer = {
-        SYMBOL: (casual(rng, name), f"The chemical symbol for {name} is {symbol}."),
-        ELEMENT: (symbol, f"{symbol} is the chemical symbol for {name}."),
-        ATOMIC: (casual(rng, name), f"The atomic number of {name} is {number}."),
-        BY_NUMBER: (number, f"{title} has atomic number {number}."),
-    }[next(group for group in (SYMBOL, ELEMENT, ATOMIC, BY_NUMBER) if template in group)]
-    return Turn("element", ask(rng, template, {"x": slot}), answer, f"element:{name}:{template}")
+    group = rng.choice((SYMBOL, SYMBOL, ELEMENT, ATOMIC, BY_NUMBER))
+    template = rng.choice(group)
+    title = casual(rng, name)
+    slots: dict[tuple[str, ...], object] = {SYMBOL: title, ELEMENT: symbol, ATOMIC: title, BY_NUMBER: number}
+    answers = {
+        SYMBOL: f"The chemical symbol for {name} is {symbol}.",
+        ELEMENT: f"{symbol} is the chemical symbol for {name}.",
+        ATOMIC: f"The atomic number of {name} is {number}.",
+        BY_NUMBER: f"{name.capitalize()} has atomic number {number}.",
+    }
+    return Turn("element", ask(rng, template, {"x": slots[group]}), answers[group], f"element:{name}:{template}")
 
 
 AFTER_DAY = ("What day comes after {x}?", "Which day comes after {x}?", "What is the day after {x}?", "What day follows {x}?")
@@ -250,9 +252,23 @@ NTH = (
 )
 ORDINALS = "first second third fourth fifth sixth seventh eighth".split()
 
+SPECIAL_PLANETS = (
+    ("largest planet", "Jupiter"),
+    ("biggest planet", "Jupiter"),
+    ("smallest planet", "Mercury"),
+    ("closest planet to the sun", "Mercury"),
+    ("farthest planet from the sun", "Neptune"),
+    ("red planet", "Mars"),
+    ("hottest planet", "Venus"),
+)
+
 
 def planet(rng: Random) -> Turn:
     """The planets in order."""
+    if rng.random() < 0.4:
+        asked, name = rng.choice(SPECIAL_PLANETS)
+        user = ask(rng, rng.choice(("What is the {x}?", "Which planet is the {x}?", "What's the {x}?", "Name the {x}.")), {"x": asked})
+        return Turn("planet", user, f"The {asked} is {name}.", f"planet:{asked}:{user}")
     if rng.random() < 0.3:
         user = ask(rng, rng.choice(ALL_PLANETS))
         kind = "number" if "many" in user.lower() else "names"

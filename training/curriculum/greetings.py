@@ -41,6 +41,11 @@ TALK: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "Hey, are you there?",
             "good to see you",
             "Hello friend",
+            "Say hello to me.",
+            "Say hello in one sentence.",
+            "Greet me.",
+            "Greet me in one sentence.",
+            "hello!!",
             "helo",
             "hii",
             "hiii",
@@ -270,7 +275,7 @@ TALK: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 def small_talk(rng: Random) -> Turn:
     """One of the intents above, greetings most often."""
-    intent = "hello" if rng.random() < 0.25 else rng.choice(tuple(TALK))
+    intent = rng.choice(("hello", "hello", "how", "thanks")) if rng.random() < 0.35 else rng.choice(tuple(TALK))
     said, answers = TALK[intent]
     line = rng.choice(said)
     user = line if rng.random() < 0.5 else _varied(rng, line)

@@ -12,7 +12,7 @@ from training.curriculum.words import pseudo_word
 def pasted(rng: Random) -> str:
     """A text as people paste it: prose, log lines, code, tables, data. Sometimes hundreds of words long."""
     length = rng.choice((12, 20, 40, 40, 80, 120, 250, 400))
-    return rng.choice((_prose, _prose, _prose, _log, _source, _data))(rng, length)
+    return rng.choice((_prose, _prose, _prose, _log, _source, _data, _again_and_again, _again_and_again, _figures))(rng, length)
 
 
 def _prose(rng: Random, length: int) -> str:
@@ -70,3 +70,14 @@ def _data(rng: Random, length: int) -> str:
         for _ in range(max(1, length // 10))
     )
     return rng.choice(("\n", "\n", " ")).join(rows)
+
+
+def _again_and_again(rng: Random, length: int) -> str:
+    """One word, sentence or sign over and over."""
+    unit = rng.choice((_content(rng), "the", "hello", "word", "test", "a", "la", pseudo_word(rng), "x y", _prose(rng, rng.randint(3, 12))))
+    times = max(8, length // max(1, len(unit.split())))
+    return rng.choice((" ", " ", " ", ", ", ". ", "\n")).join([unit] * times)
+
+
+def _figures(rng: Random, length: int) -> str:
+    return " ".join(str(rng.randint(0, 10 ** rng.randint(1, 6))) for _ in range(max(10, length // 4)))

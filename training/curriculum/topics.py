@@ -47,6 +47,9 @@ recover, restore, open, close, start, restart, configure, set up, connect, repla
 cut, grow, plan, organize, manage, learn about, choose, find, book, cancel, register, debug, deploy, test, optimize, translate, copy, print,
 scan, charge, measure, treat, cure, get rid of, make, save, move, store, ship, return, insure, renovate, decorate, lose, win, stop, quit
 """)
+EVENTS = _split(
+    "world cup, election, Olympics, super bowl, war, Oscar, Nobel prize, championship, final, race, Grammy, Tour de France, battle, concert"
+)
 PEOPLE = _split("""
 Albert Einstein, Isaac Newton, Marie Curie, Charles Darwin, Napoleon, Julius Caesar, Cleopatra, Abraham Lincoln, George Washington, Gandhi,
 Nelson Mandela, Leonardo da Vinci, Michelangelo, Mozart, Beethoven, Bach, Shakespeare, Jane Austen, Charles Dickens, Tolstoy, Picasso, Van Gogh,

@@ -9,12 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal, Protocol
 
 from penstock.core.config import EngineSpec
-from penstock.core.errors import EngineDied, InvalidRequest, LoadError, MemoryPlanError, NotReady, Overloaded, PenstockError
+from penstock.core.errors import (
+    EngineDied,
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+    PenstockError,
+    UserError,
+    from_failure,
+)
 from penstock.core.types import Health
 from penstock.engine.messages import (
     Abort,
@@ -31,6 +40,8 @@ from penstock.engine.messages import (
     Submit,
     ToEngine,
 )
+
+log = logging.getLogger(__name__)
 
 RESTART_PAUSE_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # before the 1st, 2nd, … attempt in a row
 RETRY_AFTER_S = 1.0
@@ -53,7 +64,6 @@ class EngineClient:
         self.model = model
         self.spec = spec or EngineSpec()
         self.stats = EngineStats()
-        self.num_restarts = 0
         self._connect = connect or _transport(self.spec)
         self._transport: Transport | None = None
         self._info: EngineInfo | None = None
@@ -102,8 +112,8 @@ class EngineClient:
                 if item.finish_reason is not None:
                     unfinished.discard(item.id)
                     self._streams.pop(item.id, None)
-                if item.error is not None:
-                    raise InvalidRequest(item.error)
+                if item.failure is not None:
+                    raise from_failure(item.failure)
                 yield item
         finally:
             self._leave(unfinished)
@@ -184,7 +194,8 @@ class EngineClient:
             case Ready():
                 self._settle(message.info)
             case Fatal():
-                self._lost(message.message, _load_error(message))
+                error = from_failure(message.failure)
+                self._lost(error.message, error if isinstance(error, UserError) else None)
 
     def _settle(self, outcome: EngineInfo | PenstockError) -> None:
         if self._loaded is None or self._loaded.done():
@@ -198,13 +209,13 @@ class EngineClient:
         """The engine is gone. While loading, that fails the load; later, everything in flight fails and it is restarted."""
         if self._state == "stopped":
             return
-        died = error or EngineDied(f"the engine died: {why}", hint="it is being restarted; try again", retry_after_s=RETRY_AFTER_S)
+        died = EngineDied(f"the engine died: {why}", hint="it is being restarted; try again", retry_after_s=RETRY_AFTER_S)
         if self._loaded is not None and not self._loaded.done():
-            self._settle(died)
+            self._settle(error or died)
         elif self._state == "ready":
+            log.error("the engine of %s died: %s; it is restarted, %d sequences failed", self.model, why, len(self._streams))
             self._state, self._why = "restarting", why
-            self.num_restarts += 1
-            self._fail_all(EngineDied(f"the engine died: {why}", hint=died.hint, retry_after_s=RETRY_AFTER_S))
+            self._fail_all(died)
             self._restart = asyncio.get_running_loop().create_task(self._relaunch())
 
     def _fail_all(self, error: PenstockError) -> None:
@@ -252,12 +263,3 @@ def _transport(spec: EngineSpec) -> Callable[[], Transport]:
     from penstock.engine.transport import ProcessTransport, ThreadTransport
 
     return ThreadTransport if spec.in_process else ProcessTransport
-
-
-def _load_error(fatal: Fatal) -> PenstockError:
-    """The error class that the engine's process raised, as far as a client must tell them apart."""
-    known = {cls.code: cls for cls in (LoadError, MemoryPlanError, InvalidRequest)}
-    cls = known.get(fatal.code)
-    if cls is None:
-        return EngineDied(f"the engine broke: {fatal.message}", hint=fatal.hint or "it is being restarted; try again")
-    return cls(fatal.message, hint=fatal.hint)

@@ -13,7 +13,7 @@ from penstock.core.errors import LoadError
 from penstock.core.types import Sampling
 from penstock.engine.engine import Engine
 from penstock.engine.kernels.kv import KVCache
-from penstock.engine.kernels.reference import ReferenceKernels
+from penstock.engine.kernels.select import best_kernels
 from penstock.engine.memory import available_bytes, plan_memory, resolve_device, resolve_dtype
 from penstock.engine.messages import EngineInfo
 from penstock.engine.models.load import load_model, read_config
@@ -33,7 +33,7 @@ def load_engine(model: str, spec: EngineSpec, progress: Progress, clock: Callabl
     dtype = resolve_dtype(spec.dtype, device)
     plan = plan_memory(config, spec, device=device, dtype=dtype, available_bytes=available_bytes(device))
     decoder = load_model(
-        files, device=device, dtype=dtype, kernels=ReferenceKernels(), progress=progress, max_model_len=plan.max_model_len
+        files, device=device, dtype=dtype, kernels=best_kernels(device), progress=progress, max_model_len=plan.max_model_len
     )  # fmt: skip
     kv = KVCache.allocate(config, plan.num_blocks, plan.block_size, dtype, device)
     info = EngineInfo(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from penstock.core.config import EngineSpec
-from penstock.core.types import FinishReason, Sampling
+from penstock.core.types import Failure, FinishReason, Sampling
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -51,7 +51,7 @@ class Output(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop_token_id: int | None = None  # the stop token that ended it (it is part of token_ids)
     num_cached_tokens: int = 0  # prompt tokens that came from the prefix cache
     queue_s: float = 0.0  # from submission to its first slice
-    error: str | None = None
+    failure: Failure | None = None  # why the job was refused
 
 
 class EngineStats(Struct, frozen=True, kw_only=True):
@@ -133,11 +133,9 @@ class Step(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Fatal(Struct, frozen=True, kw_only=True, tag=True):
-    """The engine cannot go on (or could not load). `code` is that of the error class."""
+    """The engine cannot go on, or could not load."""
 
-    code: str
-    message: str
-    hint: str | None = None
+    failure: Failure
 
 
 ToEngine = Configure | Submit | Abort | Stop

@@ -6,18 +6,18 @@ process calls it with a ZeroMQ socket, the in-process mode with a queue; the eng
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 import zmq
 
-from penstock.core.errors import Bug, PenstockError
+from penstock.core.errors import Bug, PenstockError, UserError
 from penstock.engine.messages import (
     Abort,
     Configure,
@@ -35,6 +35,8 @@ from penstock.engine.messages import (
 if TYPE_CHECKING:
     from penstock.engine.engine import Engine
 
+log = logging.getLogger(__name__)
+
 IDLE_POLL_S = 1.0  # how long an idle engine sleeps before it looks whether its parent still lives
 
 Receive = Callable[[float], ToEngine | None]  # waits up to so many seconds
@@ -47,11 +49,11 @@ def run(receive: Receive, emit: Emit, alive: Callable[[], bool] = lambda: True) 
         engine = _load(receive, emit)
         emit(Ready(info=engine.info))
         _serve(engine, receive, emit, alive)
-    except PenstockError as error:
-        emit(Fatal(code=error.code, message=error.message, hint=error.hint))
-    except Exception as error:  # noqa: BLE001 - the border of the process: whatever it is, the client must hear of it
-        traceback.print_exc()
-        emit(Fatal(code=Bug.code, message=f"{type(error).__name__}: {error}"))
+    except UserError as error:
+        emit(Fatal(failure=error.failure()))
+    except Exception:  # the border of the process: whatever it is, the client must hear of it
+        log.exception("the engine met a bug and ends")
+        emit(Fatal(failure=Bug("internal error in the engine", hint="the server's log has the details").failure()))
 
 
 def _load(receive: Receive, emit: Emit) -> Engine:
@@ -96,7 +98,7 @@ def _handle(engine: Engine, message: ToEngine, emit: Emit) -> None:
                 try:
                     engine.add(job)
                 except PenstockError as error:
-                    refused = Output(id=job.id, finish_reason="error", error=str(error))
+                    refused = Output(id=job.id, finish_reason="error", failure=error.failure())
                     emit(Step(outputs=(refused,), stats=engine.stats()))
         case _:
             raise Bug(f"a running engine was sent {type(message).__name__}")

@@ -28,7 +28,7 @@ class ChatTemplate:
         self._sandbox = Sandbox()
         try:
             self._code = self._sandbox.compile(source)
-        except (jinja2.TemplateError, RecursionError) as error:
+        except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError) as error:  # Python's limits on nesting are the last three
             raise LoadError(f"the model's chat template cannot be read: {error}", hint="get the model's tokenizer files again") from error
 
     def render(

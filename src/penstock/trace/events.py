@@ -24,6 +24,7 @@ class Streamed(Struct, frozen=True):
     request: Request
     ttft_s: float | None = None  # the request's first piece: since its arrival
     gap_s: float | None = None  # a later piece: since the one before it of the same choice
+    num_tokens: int = 1
 
 
 class Rerouted(Struct, frozen=True):

@@ -56,7 +56,7 @@ _COUNTERS = {
 }
 _HISTOGRAMS: dict[str, tuple[str, tuple[float, ...]]] = {
     "vllm:time_to_first_token_seconds": ("From arrival to the first token.", _TTFT),
-    "vllm:inter_token_latency_seconds": ("Between pieces of one choice.", _GAPS),
+    "vllm:inter_token_latency_seconds": ("From one token of a choice to the next.", _GAPS),
     "vllm:e2e_request_latency_seconds": ("From arrival to the end.", _STAGES),
     "vllm:request_queue_time_seconds": ("From submission to the first step.", _STAGES),
     "vllm:request_prefill_time_seconds": ("From the first step to the first token.", _STAGES),
@@ -169,7 +169,8 @@ class _Series:
 
     def streamed(self, event: Streamed) -> None:
         self._observe("vllm:time_to_first_token_seconds", event.ttft_s)
-        self._observe("vllm:inter_token_latency_seconds", event.gap_s)
+        for _ in range(event.num_tokens):  # tokens that left together share the time since those before them
+            self._observe("vllm:inter_token_latency_seconds", None if event.gap_s is None else event.gap_s / event.num_tokens)
 
     def ended(self, event: Ended) -> None:
         self.ends[event.finish.reason].inc()

@@ -57,7 +57,7 @@ class Progress:
         if choice is None:
             self._choices[index] = _Choice(tokens, now)
         else:
-            self._trace.emit(Streamed(self.request, gap_s=now - choice.last_s))
+            self._trace.emit(Streamed(self.request, gap_s=now - choice.last_s, num_tokens=tokens))
             choice.tokens += tokens
             choice.last_s = now
         if self._first_s is None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -30,12 +30,15 @@ def test_only_the_engines_process_loads_torch(module: str) -> None:
 
 @pytest.mark.parametrize("arguments", [["-c", "import penstock"], ["-m", "penstock", "--help"]])
 def test_help_is_there_at_once(arguments: list[str]) -> None:
-    def seconds() -> float:
-        started = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
-        return time.perf_counter() - started
+    assert min(cpu_seconds(arguments) for _ in range(3)) < 0.3
 
-    assert min(seconds() for _ in range(3)) < 0.3
+
+def cpu_seconds(arguments: list[str]) -> float:
+    """Processor time of one start: what it takes on an idle machine, whatever else runs on this one."""
+    before = os.times()
+    subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
 
 
 def test_the_notebook_names_are_found_when_asked_for() -> None:

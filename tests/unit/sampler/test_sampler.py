@@ -78,6 +78,23 @@ def test_batch_mates_that_come_and_go_change_nothing() -> None:
     assert tokens == alone
 
 
+def test_equal_logits_are_no_reason_for_batch_mates_to_matter() -> None:
+    """bfloat16 logits are often equal; which of them come first among the best must not decide."""
+    logits = logits_of(*range(40)).round()
+    mine = [row(Sampling(top_k=6, top_p=0.9), seed=seed) for seed in range(40)]
+    alone = [score.token_id for score in Sampler(VOCAB, "cpu").sample(logits.clone(), mine)]
+    mate = row(Sampling(top_k=150))
+    beside = Sampler(VOCAB, "cpu").sample(torch.cat([logits, logits[:1]]), [*mine, mate])
+    assert [score.token_id for score in beside[:-1]] == alone
+
+
+def test_one_sequence_may_take_the_place_of_another() -> None:
+    sampler, logits = Sampler(VOCAB, "cpu"), torch.zeros(2, VOCAB)
+    first, second, third = (row(Sampling(temperature=0.0, logit_bias={token: 1.0})) for token in (10, 20, 30))
+    for rows, expected in (([first, second], [10, 20]), ([first, third], [10, 30]), ([third, first], [30, 10])):
+        assert [score.token_id for score in sampler.sample(logits.clone(), rows)] == expected
+
+
 def test_seeds_and_positions_change_the_draw() -> None:
     flat = torch.zeros(VOCAB)
     assert len({sample_one(Sampling(), flat, seed=seed).token_id for seed in range(50)}) > 35
@@ -124,6 +141,14 @@ def test_frequency_and_presence_count_the_output_only_as_it_grows() -> None:
         penalties.apply(logits, rows)
         counts = torch.bincount(torch.tensor(tokens[3:]), minlength=VOCAB)
         torch.testing.assert_close(logits[0], -0.5 * counts - 0.25 * (counts > 0))
+
+
+def test_repetition_comes_first_and_counts_the_prompt_which_frequency_does_not() -> None:
+    sampling = Sampling(repetition_penalty=2.0, frequency_penalty=0.5, presence_penalty=0.25)
+    rows = [row(sampling, prompt=(3, 3, 4), output=(4,))]
+    logits = torch.full((1, VOCAB), 8.0)
+    Penalties(rows, torch.device("cpu"), {}).apply(logits, rows)
+    assert logits[0, [3, 4, 5]].tolist() == [4.0, 3.25, 8.0]
 
 
 def test_penalties_count_more_tokens_than_fit_at_first() -> None:

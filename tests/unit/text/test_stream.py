@@ -110,6 +110,11 @@ def test_min_tokens_makes_an_early_stop_ordinary_text(tokenizer: Tokenizer) -> N
     assert (_text(pieces), len(pieces)) == ("abca", 5)
 
 
+def test_a_stop_that_does_not_count_is_not_held_back(tokenizer: Tokenizer) -> None:
+    pieces = _pieces(TextStream(tokenizer, stop=("bc",), min_tokens=9), _ids(tokenizer, "abcd"))
+    assert [piece.text for piece in pieces] == ["a", "", "bc", "d"]
+
+
 def test_min_tokens_counts_the_stop_that_ends_after_them(tokenizer: Tokenizer) -> None:
     pieces = _pieces(TextStream(tokenizer, stop=("aa",), min_tokens=2), _ids(tokenizer, "aaa"))
     assert (_text(pieces), pieces[-1].stop_reason) == ("a", "aa")

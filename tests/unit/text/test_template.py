@@ -105,9 +105,12 @@ def test_the_templates_own_words_reach_the_client() -> None:
     assert (refused.value.status, refused.value.param) == (400, "messages")
 
 
-def test_a_template_that_is_none() -> None:
+@pytest.mark.parametrize(
+    "source", ["{% if %}", "{% for i in [1] %}" * 30 + "{% endfor %}" * 30, "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}"]
+)
+def test_a_template_that_is_none(source: str) -> None:
     with pytest.raises(LoadError, match="chat template cannot be read"):
-        ChatTemplate("{% if %}", {})
+        ChatTemplate(source, {})
 
 
 @pytest.mark.parametrize(
@@ -158,10 +161,10 @@ DOUBLING = "{% set ns = namespace(x='aa') %}{% for i in range(99) %}{% set ns.x 
     ],
 )
 def test_no_template_runs_or_grows_for_long(source: str) -> None:
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(InvalidRequest, match="size|steps|too big|far more|recursion"):
         _render(source)
-    assert time.monotonic() - begin < 10
+    assert time.process_time() - begin < 10
 
 
 def test_a_long_conversation_is_within_the_limits() -> None:

@@ -48,10 +48,10 @@ class ReferenceKernels:
         counts = chosen.flatten().bincount(minlength=len(experts.router)).tolist()
         groups = torch.split(x[order // experts.top_k], counts)
         used = [
-            F.linear(_gate(F.linear(group, experts.gate_up[i]), activation), experts.down[i])
+            self.gated_mlp(group, GatedMLP(Linear(experts.gate_up[i]), Linear(experts.down[i])), activation)
             for i, group in enumerate(groups)
             if len(group)
-        ]  # fmt: skip
+        ]
         outputs = torch.empty_like(x).repeat(experts.top_k, 1).index_copy_(0, order, torch.cat(used))
         return (outputs.view(len(x), experts.top_k, -1) * weights.unsqueeze(-1)).sum(dim=1)
 

@@ -99,12 +99,12 @@ class HFConfig(Struct, frozen=True, kw_only=True):
 
 
 # fmt: off
-GEMMA2 = {
+GEMMA2: Mapping[str, Any] = {
     "num_key_value_heads": 4, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh", "max_position_embeddings": 8192,
     "tie_word_embeddings": True, "query_pre_attn_scalar": 256, "sliding_window": 4096, "sliding_window_pattern": 2,
     "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0,
 }
-GEMMA3 = {
+GEMMA3: Mapping[str, Any] = {
     "vocab_size": 262_208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
     "hidden_activation": "gelu_pytorch_tanh", "max_position_embeddings": 131_072, "tie_word_embeddings": True,
     "query_pre_attn_scalar": 256, "sliding_window": 4096, "sliding_window_pattern": 6,
