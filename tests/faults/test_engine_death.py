@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import psutil
 import pytest
-
 from serving import Server, client
 
 
@@ -69,7 +68,7 @@ def test_an_engine_without_its_gateway_ends(serve: Callable[..., Server]) -> Non
     engine = server.engine
     server.process.kill()
     server.process.wait()
-    gone, alive = psutil.wait_procs([engine], timeout=10)
+    _gone, alive = psutil.wait_procs([engine], timeout=10)
     assert not alive, "the engine outlived its gateway"
 
 

@@ -73,6 +73,7 @@ def logits_of(path: Path, tokens: list[int]) -> torch.Tensor:
     return Pages(decoder, 1, len(tokens)).step({0: tokens})[0]
 
 
+@pytest.mark.feature("GGUF", "MoE", "sliding window")
 @pytest.mark.parametrize("case", CASES)
 def test_logits_equal_those_of_the_model_that_was_converted(case: str, tmp_path: Path) -> None:
     model = saved(tmp_path, *CASES[case])

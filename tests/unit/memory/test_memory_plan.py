@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -186,3 +188,11 @@ def test_this_machine_has_some_memory() -> None:
 @pytest.mark.gpu
 def test_the_gpu_has_some_memory() -> None:
     assert 2**30 < available_bytes(torch.device("cuda")) < 2**50
+
+
+@pytest.mark.parametrize("softcap", [[], ["30.0"]], ids=["plain", "softcapped"])
+def test_a_step_takes_no_more_than_is_planned_for_it(softcap: list[str]) -> None:
+    script = Path(__file__).parent / "step_memory.py"
+    done = subprocess.run([sys.executable, str(script), *softcap], capture_output=True, text=True, timeout=100, check=True)
+    planned, measured = map(int, done.stdout.split())
+    assert planned / 8 < measured < planned

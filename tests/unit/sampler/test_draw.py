@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor
@@ -66,7 +67,7 @@ def chi_square_excess(counts: Counter[int], probabilities: Tensor) -> float:
         Sampling(temperature=1.5, top_k=50, top_p=0.95, min_p=0.05),
         Sampling(temperature=1.2, top_p=0.9, min_p=0.02),
     ],
-    ids=str,
+    ids=lambda sampling: msgspec.json.encode(sampling).decode(),
 )
 @pytest.mark.parametrize("vocab", [60, 300])
 def test_draws_follow_the_distribution_that_transformers_defines(sampling: Sampling, vocab: int) -> None:

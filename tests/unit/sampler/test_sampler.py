@@ -58,6 +58,7 @@ def continued(sampler: Sampler, order: list[int], steps: int) -> dict[int, list[
     return tokens
 
 
+@pytest.mark.feature("sampling", "seed", "greedy", "logprobs", "allowed tokens", "continuous batching")
 def test_the_same_seed_gives_the_same_text_whatever_runs_beside_it() -> None:
     everything = list(range(len(MIXED)))
     together = continued(Sampler(VOCAB, "cpu"), everything, 12)
