@@ -1,8 +1,8 @@
 """Make docs/features.md: which features are tested together.
 
 A test marked `@pytest.mark.feature("prefix cache", "preemption")` fills the cell of that pair, and of each of the two
-by itself; so does a test with one name, or with more. The tests are read, not run: a cell stands for a test that `make test`
-must pass, and a pair that no test shows says "no".
+by itself; so does a test with one name, or with more, and each parameter of a test may have its own. The tests are collected,
+not run: a cell stands for a test that `make test` must pass, and a pair that no test shows says "no".
 
     python scripts/features.py           write the file
     python scripts/features.py --check   exit 1 when it is out of date
@@ -10,11 +10,13 @@ must pass, and a pair that no test shows says "no".
 
 from __future__ import annotations
 
-import ast
+import contextlib
+import io
 import sys
-from collections.abc import Iterator
 from itertools import combinations_with_replacement
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "features.md"
@@ -22,10 +24,13 @@ FEATURES = (
     "greedy",
     "sampling",
     "seed",
+    "penalties",
+    "logit bias",
     "n choices",
     "logprobs",
     "prompt logprobs",
     "stop strings",
+    "stop token ids",
     "min tokens",
     "bad words",
     "allowed tokens",
@@ -47,17 +52,34 @@ Pair = tuple[str, str]
 Cells = dict[Pair, str]  # the first test that shows the pair: "tests/unit/test_x.py::test_y"
 
 
+class Marks:
+    """Takes the features of each test that pytest collects."""
+
+    def __init__(self) -> None:
+        self.tests: list[tuple[str, list[str]]] = []
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        for item in session.items:
+            names = [name for mark in item.iter_markers("feature") for name in mark.args]
+            self.tests.append((item.nodeid.partition("[")[0], names))
+
+
 def collect(root: Path = ROOT) -> Cells:
     """The test of each pair, in alphabetical order of the tests. Raises ValueError for a feature that is not in FEATURES."""
+    marks = Marks()
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", f"--rootdir={root}", str(root / "tests")], plugins=[marks])
+    if code != pytest.ExitCode.OK:
+        raise ValueError(f"the tests cannot be collected:\n{said.getvalue()}")
     cells: Cells = {}
-    for path in sorted((root / "tests").rglob("test_*.py")):
-        for test, names in _marked(ast.parse(path.read_text())):
-            unknown = set(names) - set(FEATURES)
-            if unknown:
-                raise ValueError(f"{path.name}::{test} names {sorted(unknown)}; the features are {', '.join(FEATURES)}")
-            ordered = sorted(set(names), key=FEATURES.index)
-            for pair in combinations_with_replacement(ordered, 2):
-                cells.setdefault(pair, f"{path.relative_to(root)}::{test}")
+    for test, names in sorted(marks.tests):
+        unknown = set(names) - set(FEATURES)
+        if unknown:
+            raise ValueError(f"{test} names {sorted(unknown)}; the features are {', '.join(FEATURES)}")
+        ordered = sorted(set(names), key=FEATURES.index)
+        for pair in combinations_with_replacement(ordered, 2):
+            cells.setdefault(pair, test)
     return cells
 
 
@@ -80,14 +102,6 @@ INTRODUCTION = """# Features, and which work together
 Made from the tests by `make features`; do not edit. A number is a test, listed below, that shows the two features of its cell
 working in one run (on the diagonal: one for the feature itself), and that `make test` must pass. "no" means that no test shows it.
 """
-
-
-def _marked(tree: ast.Module) -> Iterator[tuple[str, list[str]]]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            for decorator in node.decorator_list:
-                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.feature":
-                    yield node.name, [ast.literal_eval(argument) for argument in decorator.args]
 
 
 def _ordered(a: str, b: str) -> Pair:

@@ -26,7 +26,7 @@ from training.optim import Muon
 from training.tokenizer import save_tokenizer, train_tokenizer
 
 MATRIX_RATE, VECTOR_RATE = 0.02, 0.003
-WARMUP, DECAY = 0.01, 0.35  # shares of the run
+WARMUP, DECAY = 0.01, 0.45  # shares of the run
 AVERAGE = 0.995  # of the weights that are saved
 LONG_EVERY = 16
 SHORT_ROWS, LONG_ROWS = (16, 256), (2, 2048)  # rows, length

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -24,11 +26,12 @@ def features() -> ModuleType:
 @pytest.fixture
 def tests_folder(tmp_path: Path) -> Path:
     (tmp_path / "tests").mkdir()
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = feature\nasyncio_default_fixture_loop_scope = function\n")
     return tmp_path / "tests"
 
 
 def test_a_marked_test_fills_the_cells_of_its_pairs(features: ModuleType, tests_folder: Path) -> None:
-    marks = '@pytest.mark.feature("MoE")\ndef test_a(): ...\n@pytest.mark.feature("preemption", "prefix cache")\nasync def test_b(): ...\n'
+    marks = 'import pytest\n@pytest.mark.feature("MoE")\ndef test_a(): ...\n@pytest.mark.feature("preemption", "prefix cache")\nasync def test_b(): ...\n'
     (tests_folder / "test_x.py").write_text(marks)
     cells = features.collect(tests_folder.parent)
     b = "tests/test_x.py::test_b"
@@ -43,6 +46,11 @@ def test_a_marked_test_fills_the_cells_of_its_pairs(features: ModuleType, tests_
 
 
 def test_a_feature_that_is_not_in_the_list_is_refused(features: ModuleType, tests_folder: Path) -> None:
-    (tests_folder / "test_x.py").write_text('@pytest.mark.feature("prefix cash")\ndef test_a(): ...\n')
+    (tests_folder / "test_y.py").write_text('import pytest\n@pytest.mark.feature("prefix cash")\ndef test_a(): ...\n')
     with pytest.raises(ValueError, match="prefix cash"):
         features.collect(tests_folder.parent)
+
+
+def test_the_page_is_up_to_date() -> None:
+    done = subprocess.run([sys.executable, SCRIPT, "--check"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, f"docs/features.md is not what the tests say now; run `make features`\n{done.stderr}"

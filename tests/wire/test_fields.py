@@ -45,7 +45,6 @@ HONOURED: list[tuple[str, object, str, object]] = [
     ("allowed_token_ids", [3], "allowed_token_ids", (3,)),
     ("prompt_logprobs", 2, "prompt_logprobs", 2),
     ("skip_special_tokens", False, "skip_special_tokens", False),
-    ("spaces_between_special_tokens", False, "spaces_between_special_tokens", False),
 ]
 HONOURED_BY_REQUEST: list[tuple[str, object, str, object]] = [
     ("n", 4, "n", 4),

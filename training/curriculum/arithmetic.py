@@ -96,7 +96,7 @@ def _size(rng: Random, digits: int) -> int:
 
 def add(rng: Random) -> Turn:
     """a + b, mostly of two or three digits."""
-    a, b = (_size(rng, rng.choices((1, 2, 3), (1, 4, 6))[0]) for _ in range(2))
+    a, b = (_size(rng, rng.choices((1, 2, 3), (2, 5, 5))[0]) for _ in range(2))
     return added(worded(rng, "add", a, b), a, b)
 
 
@@ -106,7 +106,7 @@ def added(user: str, a: int, b: int) -> Turn:
 
 def subtract(rng: Random) -> Turn:
     """a - b, sometimes below zero."""
-    a, b = (_size(rng, rng.choices((1, 2, 3), (1, 4, 6))[0]) for _ in range(2))
+    a, b = (_size(rng, rng.choices((1, 2, 3), (2, 5, 5))[0]) for _ in range(2))
     if a < b and rng.random() < 0.85:
         a, b = b, a
     return subtracted(worded(rng, "subtract", a, b), a, b)

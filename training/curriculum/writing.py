@@ -24,6 +24,7 @@ STORY = (
     "Tell me a short story.",
     "Read me a story.",
     "Give me a story.",
+    "Once upon a time",
 )
 STORY_ABOUT = (
     "Tell me a story about {x}.",

@@ -46,7 +46,6 @@ class Sampling(Struct, frozen=True, kw_only=True, omit_defaults=True):
     bad_words: tuple[str, ...] = ()
     allowed_token_ids: tuple[int, ...] | None = None
     skip_special_tokens: bool = True
-    spaces_between_special_tokens: bool = True
 
 
 class Request(Struct, frozen=True, kw_only=True):

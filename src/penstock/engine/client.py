@@ -181,13 +181,11 @@ class EngineClient:
         match message:
             case Step():
                 self._last_step_s = time.monotonic()
-                self.stats = message.stats
                 for output in message.outputs:
                     stream = self._streams.get(output.id)
                     if stream is not None:
                         stream.put_nowait(output)
-                for callback in self._callbacks:
-                    callback(message.stats)
+                self._report(message.stats)
             case Loading():
                 if self._progress is not None:
                     self._progress(message)
@@ -216,7 +214,13 @@ class EngineClient:
             log.error("the engine of %s died: %s; it is restarted, %d sequences failed", self.model, why, len(self._streams))
             self._state, self._why = "restarting", why
             self._fail_all(died)
+            self._report(EngineStats())
             self._restart = asyncio.get_running_loop().create_task(self._relaunch())
+
+    def _report(self, stats: EngineStats) -> None:
+        self.stats = stats
+        for callback in self._callbacks:
+            callback(stats)
 
     def _fail_all(self, error: PenstockError) -> None:
         queues = set(self._streams.values())
@@ -239,7 +243,6 @@ class EngineClient:
             await self._disconnect()
             raise
         self._last_step_s = time.monotonic()
-        self.stats = EngineStats()
         self._state, self._why = "ready", ""
         return self._info
 

@@ -96,20 +96,21 @@ def _draw_nucleus(weights: Tensor, states: Tensor, limits: Limits) -> Tensor:
     """Draw by rejection, which needs no sort: a token is in the nucleus when those that outrank it weigh less than top_p.
 
     After a rejection only tokens above the rejected one are still possible. (Ye et al., FlashInfer, arXiv:2501.01005.)
+    Overwrites `weights`.
     """
     mass = limits.top_p * weights.sum(-1, keepdim=True)
     if limits.min_p is not None:
-        weights = weights.masked_fill_(weights < limits.min_p, 0.0)
+        weights.masked_fill_(weights < limits.min_p, 0.0)
     chosen = torch.empty_like(states)
     pending = torch.arange(len(states), device=states.device)
     while pending.numel():
         ids = _pick_token(weights, fractions(states))
         chosen[pending] = ids
         picked = weights.gather(1, ids[:, None])
-        outranking = threshold(weights / picked, 1.0, 0.0)  # cheaper than a mask
         mass = mass / picked
-        rejected = (outranking.sum(-1) >= mass.squeeze(-1)).nonzero().squeeze(-1)
-        pending, weights, mass, states = pending[rejected], outranking[rejected], mass[rejected], next_states(states[rejected])
+        threshold(weights.div_(picked), 1.0, 0.0, inplace=True)  # leaves what outranks it; in place, and cheaper than a mask
+        rejected = (weights.sum(-1) >= mass.squeeze(-1)).nonzero().squeeze(-1)
+        pending, weights, mass, states = pending[rejected], weights[rejected], mass[rejected], next_states(states[rejected])
     return chosen
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import shutil
 import sys
@@ -43,7 +44,7 @@ class ProcessTransport:
     async def open(self, receive: Received, lost: Lost) -> None:
         address = f"ipc://{self._folder}/engine"
         self._socket.connect(address)  # the connecting side queues what is sent before the other is there
-        command = (sys.executable, "-m", "penstock.engine.worker", address)
+        command = (sys.executable, "-m", "penstock.engine.worker", address, str(os.getpid()))
         self._process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
         self._tasks = [asyncio.create_task(self._read(receive)), asyncio.create_task(self._watch(self._process, lost))]
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -45,8 +47,11 @@ Emit = Callable[[FromEngine], None]
 
 def run(receive: Receive, emit: Emit, alive: Callable[[], bool] = lambda: True) -> None:
     """Serve one engine until `Stop`, until `alive()` is false, or until it breaks, which it reports as `Fatal`."""
+    configure = receive(float("inf"))
+    if configure is None:
+        return  # the client is gone already
     try:
-        engine = _load(receive, emit)
+        engine = _load(configure, emit)
         emit(Ready(info=engine.info))
         _serve(engine, receive, emit, alive)
     except UserError as error:
@@ -56,10 +61,9 @@ def run(receive: Receive, emit: Emit, alive: Callable[[], bool] = lambda: True) 
         emit(Fatal(failure=Bug("internal error in the engine", hint="the server's log has the details").failure()))
 
 
-def _load(receive: Receive, emit: Emit) -> Engine:
+def _load(configure: ToEngine, emit: Emit) -> Engine:
     from penstock.engine.loading import load_engine
 
-    configure = receive(float("inf"))
     if not isinstance(configure, Configure):
         raise Bug(f"the first message to an engine must be Configure, not {type(configure).__name__}")
     return load_engine(
@@ -104,11 +108,10 @@ def _handle(engine: Engine, message: ToEngine, emit: Emit) -> None:
             raise Bug(f"a running engine was sent {type(message).__name__}")
 
 
-def main(address: str) -> None:
-    """Serve the client that connects to `address`. Ends when the parent process is gone."""
+def main(address: str, parent: int) -> None:
+    """Serve the client that connects to `address`, an ipc:// one. Ends when the process `parent` is gone."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)  # the gateway drains first and then sends Stop
-    parent = os.getppid()
     decoder = msgspec.msgpack.Decoder(ToEngine)
     encoder = msgspec.msgpack.Encoder()
     context = zmq.Context(io_threads=1)
@@ -127,7 +130,9 @@ def main(address: str) -> None:
     run(receive, lambda message: socket.send(encoder.encode(message)), lambda: os.getppid() == parent)
     socket.close(linger=2000)
     context.term()
+    if os.getppid() != parent:  # nobody else is left to tidy up
+        shutil.rmtree(Path(address.removeprefix("ipc://")).parent, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]))

@@ -53,6 +53,8 @@ _COUNTERS = {
     "vllm:prefix_cache_hits": "Prompt tokens found in the prefix cache.",
     "vllm:prompt_tokens": "Prompt tokens computed or found cached.",
     "vllm:generation_tokens": "Tokens generated.",
+    "penstock:engine_busy_seconds": "Time during which the engine had work.",
+    "penstock:engine_forward_seconds": "Time in the model's forward; the rest of the busy time is overhead.",
 }
 _HISTOGRAMS: dict[str, tuple[str, tuple[float, ...]]] = {
     "vllm:time_to_first_token_seconds": ("From arrival to the first token.", _TTFT),
@@ -94,15 +96,21 @@ class StepStats(Protocol):
     def generation_tokens(self) -> int: ...
     @property
     def step_tokens(self) -> int: ...
+    @property
+    def busy_s(self) -> float: ...
+    @property
+    def forward_s(self) -> float: ...
 
 
-_STEP_COUNTERS: Mapping[str, Callable[[StepStats], int]] = MappingProxyType(
+_STEP_COUNTERS: Mapping[str, Callable[[StepStats], float]] = MappingProxyType(
     {
         "vllm:num_preemptions": lambda stats: stats.num_preemptions,
         "vllm:prefix_cache_queries": lambda stats: stats.prefix_queries,
         "vllm:prefix_cache_hits": lambda stats: stats.prefix_hits,
         "vllm:prompt_tokens": lambda stats: stats.prompt_tokens,
         "vllm:generation_tokens": lambda stats: stats.generation_tokens,
+        "penstock:engine_busy_seconds": lambda stats: stats.busy_s,
+        "penstock:engine_forward_seconds": lambda stats: stats.forward_s,
     }
 )
 
@@ -165,7 +173,7 @@ class _Series:
         self.histograms = {name: family.labels(*labels) for name, family in families.histograms.items()}
         self.ends = {reason: families.ends.labels(*labels, reason) for reason in get_args(FinishReason)}
         self._steps = 0
-        self._counted = dict.fromkeys(_STEP_COUNTERS, 0)
+        self._counted = dict.fromkeys(_STEP_COUNTERS, 0.0)
 
     def streamed(self, event: Streamed) -> None:
         self._observe("vllm:time_to_first_token_seconds", event.ttft_s)
@@ -202,7 +210,7 @@ class _Series:
         self.gauges["vllm:kv_cache_usage_perc"].set(stats.kv_usage)
         self.gauges["vllm:gpu_prefix_cache_hit_rate"].set(stats.prefix_hits / max(stats.prefix_queries, 1))
         if stats.num_steps < self._steps:  # the engine has started anew
-            self._counted = dict.fromkeys(_STEP_COUNTERS, 0)
+            self._counted = dict.fromkeys(_STEP_COUNTERS, 0.0)
         if stats.num_steps != self._steps:
             self._observe("vllm:iteration_tokens_total", stats.step_tokens)
         self._steps = stats.num_steps

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -39,7 +39,9 @@ def run(decoder: Decoder, kv: KVCache, step: AttentionInputs) -> None:
 
 
 def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Most memory that this process ever held; `getrusage` would count what its parent held before, too."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def main(softcap: float | None) -> None:

@@ -103,6 +103,7 @@ _SHARED: Mapping[str, Neutral] = {
     "length_penalty": Neutral("beam search is not supported", (1, 1.0)),
     "early_stopping": _BEAM,
     "service_tier": Neutral("there is one service tier", ("auto", "default")),
+    "spaces_between_special_tokens": Neutral("special tokens are written as they are", (True, False)),
     "logits_processors": Neutral("code never comes with a request", ([],)),
     "kv_transfer_params": Neutral("moving KV between engines is not supported"),
     "vllm_xargs": Neutral("there are no custom sampling arguments", ({},)),
