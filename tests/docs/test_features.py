@@ -31,7 +31,11 @@ def tests_folder(tmp_path: Path) -> Path:
 
 
 def test_a_marked_test_fills_the_cells_of_its_pairs(features: ModuleType, tests_folder: Path) -> None:
-    marks = 'import pytest\n@pytest.mark.feature("MoE")\ndef test_a(): ...\n@pytest.mark.feature("preemption", "prefix cache")\nasync def test_b(): ...\n'
+    marks = (
+        "import pytest\n"
+        '@pytest.mark.feature("MoE")\ndef test_a(): ...\n'
+        '@pytest.mark.feature("preemption", "prefix cache")\nasync def test_b(): ...\n'
+    )
     (tests_folder / "test_x.py").write_text(marks)
     cells = features.collect(tests_folder.parent)
     b = "tests/test_x.py::test_b"

@@ -13,10 +13,10 @@ from penstock.core.config import EngineSpec
 from penstock.core.errors import Bug, InvalidRequest
 from penstock.engine.batch import BatchBuilder, StepInputs
 from penstock.engine.kernels.kv import KVCache
-from penstock.engine.messages import EngineInfo, EngineStats, Job, Output, Scored
+from penstock.engine.messages import EngineInfo, EngineStats, Job, Output
 from penstock.engine.models.decoder import Decoder
 from penstock.engine.processors import check_token_ids
-from penstock.engine.sampler import Row, Sampler
+from penstock.engine.sampler import Row, Sampled, Sampler
 from penstock.engine.scheduler import Scheduler
 from penstock.engine.sequence import Sequence as Seq
 from penstock.engine.sequence import Slice
@@ -29,7 +29,7 @@ class Launched:
     """A step whose tokens are sampled (perhaps still on the device) and not yet recorded."""
 
     slices: list[Slice]
-    sampled: list[Scored]  # in the order of the slices that reach their sequence's end and want a token
+    sampled: list[Sampled]  # in the order of the slices that reach their sequence's end and want a token
 
 
 class Engine:
@@ -97,10 +97,10 @@ class Engine:
         return Launched(slices, sampled)
 
     def _commit(self, launched: Launched) -> tuple[Output, ...]:
-        scored = iter(launched.sampled)
-        picked = {s.sequence.job.id: next(scored) for s in launched.slices if s.reaches_end and s.sequence.max_tokens}
+        sampled = iter(launched.sampled)
+        picked = {s.sequence.job.id: next(sampled) for s in launched.slices if s.reaches_end and s.sequence.max_tokens}
         ending = [s.sequence for s in launched.slices if s.reaches_end]
-        self.scheduler.commit(launched.slices, {key: score.token_id for key, score in picked.items()})
+        self.scheduler.commit(launched.slices, {job_id: chosen.token_id for job_id, chosen in picked.items()})
         self._num_steps += 1
         self._step_tokens = sum(s.count for s in launched.slices)
         return tuple(self._output(sequence, picked.get(sequence.job.id)) for sequence in ending)
@@ -124,17 +124,16 @@ class Engine:
             bad_token_ids=sequence.job.bad_token_ids,
         )
 
-    def _output(self, sequence: Seq, score: Scored | None) -> Output:
+    def _output(self, sequence: Seq, chosen: Sampled | None) -> Output:
         first = sequence.num_output <= 1
-        stopped_by_token = score is not None and sequence.finish_reason == "stop"
-        wants_scores = sequence.job.sampling.logprobs is not None
+        stopped_by_token = chosen is not None and sequence.finish_reason == "stop"
         return Output(
             id=sequence.job.id,
-            token_ids=() if score is None else (score.token_id,),
-            scores=(score,) if score is not None and wants_scores else None,
+            token_ids=() if chosen is None else (chosen.token_id,),
+            scores=None if chosen is None or chosen.score is None else (chosen.score,),
             prompt_scores=tuple(sequence.prompt_scores) if first and sequence.prompt_scores else None,
             finish_reason=sequence.finish_reason,
-            stop_token_id=score.token_id if score is not None and stopped_by_token else None,
+            stop_token_id=chosen.token_id if chosen is not None and stopped_by_token else None,
             num_cached_tokens=sequence.num_cached if first else 0,
             queue_s=(sequence.first_slice_s or sequence.arrival_s) - sequence.arrival_s if first else 0.0,
         )

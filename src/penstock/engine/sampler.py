@@ -53,6 +53,14 @@ class Batch:
     num_top: int
 
 
+@dataclass(slots=True, frozen=True)
+class Sampled:
+    """The token chosen for one row, with its score where the row asks for log-probabilities."""
+
+    token_id: int
+    score: Scored | None = None
+
+
 class Sampler:
     """Keeps the parameters of the current batch on the device; they are made anew only when its rows change."""
 
@@ -62,10 +70,10 @@ class Sampler:
         self._batch = self._prepare([], {})
 
     @torch.inference_mode()
-    def sample(self, logits: Tensor, rows: Sequence[Row]) -> list[Scored]:
+    def sample(self, logits: Tensor, rows: Sequence[Row]) -> list[Sampled]:
         """Choose one token per row. logits: [rows, vocab] float32, contiguous; they are overwritten.
 
-        `logprob` is NaN for rows that do not ask for log-probabilities, `top` empty for those that ask for no alternatives.
+        `score` is None for rows that do not ask for log-probabilities, its `top` empty for those that ask for no alternatives.
         """
         if [row.key for row in rows] != self._batch.keys:
             self._batch = self._prepare(rows, self._batch.histories)
@@ -74,11 +82,12 @@ class Sampler:
         for processor in batch.processors:
             processor.apply(logits, rows)
         chosen = self._choose(logits, rows)
-        scores = [Scored(token, math.nan) for token in chosen]
+        sampled = [Sampled(token) for token in chosen]
         if raw is not None:
             for i, score in zip(batch.scored, self.score(raw, [chosen[i] for i in batch.scored], batch.num_top), strict=True):
-                scores[i] = Scored(score.token_id, score.logprob, score.top[: rows[i].sampling.logprobs])
-        return scores
+                score = Scored(score.token_id, score.logprob, score.top[: rows[i].sampling.logprobs])
+                sampled[i] = Sampled(score.token_id, score)
+        return sampled
 
     @torch.inference_mode()
     def score(self, logits: Tensor, chosen: Sequence[int], num_top: int) -> list[Scored]:

@@ -10,9 +10,8 @@ from transformers import NoBadWordsLogitsProcessor, RepetitionPenaltyLogitsProce
 
 from penstock.core.errors import InvalidRequest
 from penstock.core.types import Sampling
-from penstock.engine.messages import Scored
 from penstock.engine.processors import Penalties, check_token_ids
-from penstock.engine.sampler import Row, Sampler
+from penstock.engine.sampler import Row, Sampled, Sampler
 
 VOCAB = 333
 GREEDY = Sampling(temperature=0.0)
@@ -43,7 +42,7 @@ def row(sampling: Sampling, *, prompt: tuple[int, ...] = (5, 6, 7), output: tupl
     return Row(**(fields | more))  # type: ignore[arg-type]
 
 
-def sample_one(sampling: Sampling, logits: torch.Tensor, **more: object) -> Scored:
+def sample_one(sampling: Sampling, logits: torch.Tensor, **more: object) -> Sampled:
     return Sampler(logits.shape[-1], "cpu").sample(logits[None].clone(), [row(sampling, **more)])[0]
 
 
@@ -212,12 +211,15 @@ def test_logprobs_are_the_models_own() -> None:
     logits = logits_of(8, 9, 8)
     expected = logits[0].log_softmax(-1)
     rows = [row(sampling), row(GREEDY), row(Sampling(logprobs=0))]
-    scored, _, bare = Sampler(VOCAB, "cpu").sample(logits.clone(), rows)
-    assert scored.logprob == pytest.approx(expected[scored.token_id].item(), abs=1e-5)
-    assert [a.token_id for a in scored.top] == expected.topk(4).indices.tolist()
-    assert [a.logprob for a in scored.top] == pytest.approx(expected.topk(4).values.tolist(), abs=1e-5)
-    assert bare.logprob == pytest.approx(expected[bare.token_id].item(), abs=1e-5)
-    assert bare.top == ()
+    scored, unasked, bare = Sampler(VOCAB, "cpu").sample(logits.clone(), rows)
+    assert scored.score is not None
+    assert bare.score is not None
+    assert scored.score.logprob == pytest.approx(expected[scored.token_id].item(), abs=1e-5)
+    assert [a.token_id for a in scored.score.top] == expected.topk(4).indices.tolist()
+    assert [a.logprob for a in scored.score.top] == pytest.approx(expected.topk(4).values.tolist(), abs=1e-5)
+    assert bare.score.logprob == pytest.approx(expected[bare.token_id].item(), abs=1e-5)
+    assert bare.score.top == ()
+    assert unasked.score is None
 
 
 def test_score_gives_prompt_logprobs() -> None:
