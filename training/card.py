@@ -38,7 +38,8 @@ assistant's words are learned.
 | loss at the end | {final_loss} (running mean, on what the assistant says) |
 
 Muon for the matrices, AdamW for the embedding and the norms; warm up, hold, decay; the weights are a running average.
-With `--minutes` the schedule follows the clock, so another machine ends with other weights.
+With `--minutes` the schedule follows the clock, so another machine ends with other weights. Where a row says that the
+curriculum changed after it, the curriculum in the repository is the one of the last row.
 
 ## Accuracy
 
@@ -56,7 +57,9 @@ refusals, JSON on parsing to the right value. Made by `python -m training.evalua
 
 - It knows what the tables above hold and nothing else. A question out of scope should be declined; one that looks
   like a task it knows can still get a confident wrong answer.
-- Numbers go up to 999. Products of two two-digit numbers and long lists are its weakest sums.
+- Numbers go up to 999. Sorting, spelling and counting letters, comparing, and products of two-digit numbers are often
+  wrong: the table says how often. More training is what they need.
+- A held-out sum can have been seen as one step inside a longer sum (`chain`), though never asked by itself.
 - Chats beyond about two thousand tokens are longer than anything it was trained on.
 - System prompts are read past, not followed. Tools and other languages are not supported.
 """

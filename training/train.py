@@ -38,6 +38,7 @@ class Budget:
 
     steps: int | None
     seconds: float
+    peak: float = 1.0  # of the learning rates, as a share of the usual
 
     def progress(self, step: int, elapsed_s: float) -> float:
         return step / self.steps if self.steps else elapsed_s / self.seconds
@@ -131,7 +132,7 @@ def train(seed: int, budget: Budget, folder: Path, compiled: bool, start: Path |
     trainer, tokenizer = begin(seed, compiled, start)
     started, step, mean, saved_s = time.monotonic(), 0, 8.0, 0.0
     while (progress := budget.progress(step, time.monotonic() - started)) < 1:
-        mean += 0.02 * (float(trainer.step(step, rate_at(progress))) - mean)
+        mean += 0.02 * (float(trainer.step(step, budget.peak * rate_at(progress))) - mean)
         step += 1
         elapsed_s = time.monotonic() - started
         if step % 50 == 0:
@@ -176,12 +177,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--eager", action="store_true", help="do without a C++ compiler")
     parser.add_argument("--start", type=Path, help="folder to go on from, instead of fresh weights")
+    parser.add_argument("--peak", type=float, default=1.0, help="share of the usual learning rate")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    run = train(given.seed, Budget(given.steps, given.minutes * 60), given.out, not given.eager, given.start)
+    run = train(given.seed, Budget(given.steps, given.minutes * 60, given.peak), given.out, not given.eager, given.start)
     length = f"--steps {given.steps}" if given.steps else f"--minutes {given.minutes:g}"
-    start = " --start FOLDER" if given.start else ""
+    start = f" --peak {given.peak:g} --start FOLDER" if given.start else ""
     run["command"] = f"python -m training.train --seed {given.seed} {length} --threads {given.threads}{start} --out FOLDER"
     earlier = json.loads((given.start / "run.json").read_text()) if given.start else []
     (given.out / "run.json").write_text(json.dumps([*earlier, run], indent=2) + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 import pytest
@@ -73,13 +73,18 @@ class ScriptedEngine:
                 self._receive(Ready(info=INFO))
             case Submit(jobs=jobs):
                 self.jobs += jobs
-                for outputs in zip(*map(self._play, jobs), strict=True):
-                    self._receive(Step(outputs=outputs, stats=EngineStats()))
+                self._steps = asyncio.ensure_future(self._run(jobs))
             case Abort(ids=ids):
                 self.aborted += ids
 
     async def close(self) -> None:
         pass
+
+    async def _run(self, jobs: Sequence[Job]) -> None:
+        for outputs in zip(*map(self._play, jobs), strict=True):
+            left = tuple(output for output in outputs if output.id not in self.aborted)
+            self._receive(Step(outputs=left, stats=EngineStats()))
+            await asyncio.sleep(0.001)  # a step takes time, in which clients read
 
 
 def says(*texts: str, reason: str = "stop", stop_token_id: int | None = EOS) -> Callable[[Job], list[Output]]:

@@ -68,7 +68,8 @@ CODE = _split("Python, JavaScript, Java, C, C++, Rust, Go, SQL, Bash, TypeScript
 PROGRAMS = _split("""
 function that adds two numbers, function to reverse a string, hello world program, sorting algorithm, binary search, web server, calculator,
 regex for emails, linked list, loop, class for a bank account, script to rename files, unit test, query, fibonacci function, program, chat bot,
-to-do app, website, login page, snake game, sudoku solver, web scraper, REST client, parser, function that checks for primes, bubble sort
+to-do app, website, login page, snake game, sudoku solver, web scraper, REST client, parser, function that checks for primes, function to sort a list, function to sort words, script to count words, program that sorts numbers,
+function to convert units, script that counts letters, function that spells numbers, bubble sort
 """)
 SYMPTOMS = _split(
     "a headache, a fever, a sore throat, back pain, chest pain, a rash, a cough, a broken arm, insomnia, anxiety, the flu, a toothache, nausea, allergies"
@@ -141,7 +142,9 @@ Roleplay as a doctor., Tell me a secret., Tell me a lie., Give me a random fact.
 Give me ideas for dinner., What is a good name for a dog?, Make me a meal plan., Plan my day., Summarize the news., Who is the richest person in the world?,
 How many calories are in an apple?, Is coffee healthy?, Can dogs eat chocolate?, How long do turtles live?, What do pandas eat?, Where do penguins live?,
 Which came first: the chicken or the egg?, If a tree falls in a forest does it make a sound?, To be or not to be, How do I tie a tie?, How do I boil an egg?,
-How old is the universe?, What causes rain?, What makes the wind blow?, Who painted the Mona Lisa?, Who wrote Hamlet?, When did the war end?, Who discovered America?
+How old is the universe?, What causes rain?, What makes the wind blow?, Who painted the Mona Lisa?, Who wrote Hamlet?, When did the war end?, Who discovered America?, Sort my emails., Count the stars., How many stars are in the sky?, How do I sort a list in Excel?, Sort out my life., Convert this file to PDF.,
+How many letters are in the alphabet?, Spell check my essay., Count my money., Compare these two phones., Compare iOS and Android., How do I count cards?, Which is better: tea or coffee?,
+Add me on Facebook., Add a reminder., Divide the bill., Reverse my decision., What is bigger: the sun or the moon?
 """)
 NONSENSE_ASKS = _split("""
 what is a {w}, tell me about {w}, explain {w}, how do I {w} the {v}, {w} {v}, why {w}, {w}, {w}?, can you {w}, who is {w} {v}, define {w}, what does {w} mean,

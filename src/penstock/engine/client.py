@@ -7,12 +7,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from penstock.core.config import EngineSpec
 from penstock.core.errors import (
@@ -46,6 +45,8 @@ log = logging.getLogger(__name__)
 RESTART_PAUSE_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # before the 1st, 2nd, … attempt in a row
 RETRY_AFTER_S = 1.0
 
+T = TypeVar("T")
+
 
 class Transport(Protocol):
     """Carries messages to one engine and back. `lost` is called once when the engine is gone without being told to."""
@@ -73,7 +74,7 @@ class EngineClient:
         self._loaded: asyncio.Future[EngineInfo] | None = None
         self._progress: Callable[[Loading], None] | None = None
         self._callbacks: list[Callable[[EngineStats], None]] = []
-        self._last_step_s = time.monotonic()
+        self._owing_since_s: float | None = None  # None: nothing was asked of it that it has not answered
         self._restart: asyncio.Task[None] | None = None
 
     @property
@@ -111,7 +112,6 @@ class EngineClient:
                     raise item
                 if item.finish_reason is not None:
                     unfinished.discard(item.id)
-                    self._streams.pop(item.id, None)
                 if item.failure is not None:
                     raise from_failure(item.failure)
                 yield item
@@ -120,28 +120,29 @@ class EngineClient:
 
     def abort(self, ids: Sequence[str]) -> None:
         """End some jobs of a `submit`; each still yields one last output with `finish_reason="abort"`."""
-        live = [job_id for job_id in ids if job_id in self._streams]
+        live = {job_id: stream for job_id in ids if (stream := self._streams.pop(job_id, None)) is not None}
         if live:
             self._send(Abort(ids=tuple(live)))
-        for job_id in live:
-            self._streams[job_id].put_nowait(Output(id=job_id, finish_reason="abort"))
+        for job_id, stream in live.items():
+            stream.put_nowait(Output(id=job_id, finish_reason="abort"))
 
     def health(self) -> Health:
-        """Ready means forward progress: work submitted and no step for `step_deadline_s` is a stalled engine."""
-        silent_s = time.monotonic() - self._last_step_s
-        if self._state == "ready" and self._streams and silent_s > self.spec.step_deadline_s:
-            why = f"{len(self._streams)} sequences in flight and no step finished for {silent_s:.0f} s"
+        """Ready means forward progress: an engine that owes an answer for `step_deadline_s` has stalled, clients or not."""
+        silent_s = 0.0 if self._owing_since_s is None else time.monotonic() - self._owing_since_s
+        if self._state == "ready" and silent_s > self.spec.step_deadline_s:
+            why = f"work is queued and no step finished for {silent_s:.0f} s"
             return Health(state="stalled", why=f"{why} (the limit is {self.spec.step_deadline_s:g} s)")
         return Health(state=self._state, why=self._why)
 
     async def close(self) -> None:
         """Stop the engine; what is in flight ends with an error."""
         self._state, self._why = "stopped", "the engine was stopped"
+        stopped = EngineDied(self._why)
+        self._settle(stopped)
+        self._fail_all(stopped)
         if self._restart is not None:
             self._restart.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._restart
-        self._fail_all(EngineDied("the engine was stopped"))
+            await asyncio.gather(self._restart, return_exceptions=True)
         await self._disconnect()
 
     # -- submitting
@@ -158,12 +159,14 @@ class EngineClient:
                 hint="try again after the time in Retry-After",
                 retry_after_s=RETRY_AFTER_S,
             )
-        if not self._streams:
-            self._last_step_s = time.monotonic()
         queue: asyncio.Queue[Output | PenstockError] = asyncio.Queue()
-        for job in jobs:
-            self._streams[job.id] = queue
-        self._send(Submit(jobs=tuple(jobs)))
+        self._streams |= {job.id: queue for job in jobs}
+        try:
+            self._send(Submit(jobs=tuple(jobs)))
+        except BaseException:  # it cannot be encoded: nothing will ever come for these jobs
+            for job in jobs:
+                del self._streams[job.id]
+            raise
         return queue
 
     def _leave(self, unfinished: set[str]) -> None:
@@ -172,36 +175,48 @@ class EngineClient:
             self._send(Abort(ids=tuple(live)))
 
     def _send(self, message: ToEngine) -> None:
-        if self._transport is not None:
-            self._transport.send(message)
+        if self._transport is None:
+            return
+        if self._owing_since_s is None:
+            self._owing_since_s = time.monotonic()
+        self._transport.send(message)
 
     # -- what the engine says
 
     def _receive(self, message: FromEngine) -> None:
         match message:
             case Step():
-                self._last_step_s = time.monotonic()
-                for output in message.outputs:
-                    stream = self._streams.get(output.id)
-                    if stream is not None:
-                        stream.put_nowait(output)
-                self._report(message.stats)
+                self._deliver(message)
             case Loading():
                 if self._progress is not None:
-                    self._progress(message)
+                    _tell(self._progress, message)
             case Ready():
                 self._settle(message.info)
             case Fatal():
                 error = from_failure(message.failure)
                 self._lost(error.message, error if isinstance(error, UserError) else None)
 
+    def _deliver(self, step: Step) -> None:
+        for output in step.outputs:
+            ended = output.finish_reason is not None
+            stream = self._streams.pop(output.id, None) if ended else self._streams.get(output.id)
+            if stream is not None:
+                stream.put_nowait(output)
+        idle = not self._streams and not step.stats.num_running and not step.stats.num_waiting
+        self._owing_since_s = None if idle else time.monotonic()
+        self._report(step.stats)
+
     def _settle(self, outcome: EngineInfo | PenstockError) -> None:
+        """The load has succeeded or failed."""
         if self._loaded is None or self._loaded.done():
             return
         if isinstance(outcome, PenstockError):
             self._loaded.set_exception(outcome)
-        else:
-            self._loaded.set_result(outcome)
+            return
+        self._info = outcome
+        self._state, self._why = "ready", ""
+        self._owing_since_s = None
+        self._loaded.set_result(outcome)
 
     def _lost(self, why: str, error: PenstockError | None = None) -> None:
         """The engine is gone. While loading, that fails the load; later, everything in flight fails and it is restarted."""
@@ -220,7 +235,7 @@ class EngineClient:
     def _report(self, stats: EngineStats) -> None:
         self.stats = stats
         for callback in self._callbacks:
-            callback(stats)
+            _tell(callback, stats)
 
     def _fail_all(self, error: PenstockError) -> None:
         queues = set(self._streams.values())
@@ -231,20 +246,20 @@ class EngineClient:
     # -- life and death
 
     async def _launch(self) -> EngineInfo:
-        loop = asyncio.get_running_loop()
         await self._disconnect()
-        self._loaded = loop.create_future()
-        self._transport = self._connect()
+        if self._state == "stopped":
+            raise EngineDied(self._why)
+        self._loaded = asyncio.get_running_loop().create_future()
+        self._transport = transport = self._connect()
         try:
-            await self._transport.open(self._receive, self._lost)
-            self._send(Configure(model=self.model, spec=self.spec))
-            self._info = await self._loaded
+            await transport.open(self._receive, self._lost)
+            if not self._loaded.done():  # else it was stopped meanwhile
+                self._send(Configure(model=self.model, spec=self.spec))
+            return await self._loaded
         except BaseException:
-            await self._disconnect()
+            self._transport = None
+            await transport.close()
             raise
-        self._last_step_s = time.monotonic()
-        self._state, self._why = "ready", ""
-        return self._info
 
     async def _relaunch(self) -> None:
         """Launch again until it works; each attempt in a row waits longer."""
@@ -255,11 +270,21 @@ class EngineClient:
                 return
             except PenstockError as error:
                 self._why = error.message
+            except Exception:  # no memory or no file left for a process: that may pass, and giving up would not help
+                log.exception("the engine of %s could not be started again", self.model)
 
     async def _disconnect(self) -> None:
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.close()
+
+
+def _tell(callback: Callable[[T], None], value: T) -> None:
+    """Call what others have asked to be called; their failure must not cut the engine off from its client."""
+    try:
+        callback(value)
+    except Exception:
+        log.exception("a callback of the engine's client failed")
 
 
 def _transport(spec: EngineSpec) -> Callable[[], Transport]:

@@ -120,7 +120,7 @@ def _pick_token(weights: Tensor, fraction: Tensor) -> Tensor:
     chunk, rest = _pick(chunks.sum(-1).double(), fraction)
     inside = chunks[torch.arange(len(chunks), device=weights.device), chunk]
     picked, _ = _pick(inside.double(), rest)
-    return chunk * _CHUNK + picked
+    return (chunk * _CHUNK + picked).clamp_(max=weights.shape[-1] - 1)  # a row of NaN, and nothing else, ends up in the padding
 
 
 def _chunked(x: Tensor, fill: float) -> Tensor:

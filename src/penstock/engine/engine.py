@@ -29,7 +29,7 @@ class Launched:
     """A step whose tokens are sampled (perhaps still on the device) and not yet recorded."""
 
     slices: list[Slice]
-    sampled: list[Sampled]  # in the order of the slices that reach their sequence's end and want a token
+    sampled: dict[str, Sampled]  # by job: of the slices that reach their sequence's end and want a token
 
 
 class Engine:
@@ -94,16 +94,14 @@ class Engine:
         self._forward_s += self._clock() - before
         self._score_prompts(slices, inputs, hidden)
         sampled = self._sampler.sample(logits, [self._row(s.sequence) for s, _ in picked]) if logits is not None else []
-        return Launched(slices, sampled)
+        return Launched(slices, {s.sequence.job.id: chosen for (s, _), chosen in zip(picked, sampled, strict=True)})
 
     def _commit(self, launched: Launched) -> tuple[Output, ...]:
-        sampled = iter(launched.sampled)
-        picked = {s.sequence.job.id: next(sampled) for s in launched.slices if s.reaches_end and s.sequence.max_tokens}
-        ending = [s.sequence for s in launched.slices if s.reaches_end]
-        self.scheduler.commit(launched.slices, {job_id: chosen.token_id for job_id, chosen in picked.items()})
+        reached = [s.sequence for s in launched.slices if s.reaches_end]
+        self.scheduler.commit(launched.slices, {job_id: chosen.token_id for job_id, chosen in launched.sampled.items()})
         self._num_steps += 1
         self._step_tokens = sum(s.count for s in launched.slices)
-        return tuple(self._output(sequence, picked.get(sequence.job.id)) for sequence in ending)
+        return tuple(self._output(sequence, launched.sampled.get(sequence.job.id)) for sequence in reached)
 
     def _account(self, started_s: float) -> None:
         """Count the time since the last step ended, while there is work, or else since this one started."""
@@ -135,7 +133,7 @@ class Engine:
             finish_reason=sequence.finish_reason,
             stop_token_id=chosen.token_id if chosen is not None and stopped_by_token else None,
             num_cached_tokens=sequence.num_cached if first else 0,
-            queue_s=(sequence.first_slice_s or sequence.arrival_s) - sequence.arrival_s if first else 0.0,
+            queue_s=sequence.first_slice_s - sequence.arrival_s if first and sequence.first_slice_s is not None else 0.0,
         )
 
     def _score_prompts(self, slices: Sequence[Slice], inputs: StepInputs, hidden: Tensor) -> None:
@@ -143,11 +141,11 @@ class Engine:
         for piece, last in zip(slices, inputs.last_rows, strict=True):
             sequence = piece.sequence
             num_top = sequence.job.sampling.prompt_logprobs
-            done = max(len(sequence.prompt_scores), 1)
-            if num_top is None or done >= sequence.num_prompt:
+            if num_top is None:
                 continue
             if not sequence.prompt_scores:
                 sequence.prompt_scores.append(None)
+            done = len(sequence.prompt_scores)
             first_row = last + 1 - piece.count
             targets = range(max(piece.start + 1, done), min(piece.stop + 1, sequence.num_prompt))
             for begin in range(targets.start, targets.stop, PROMPT_SCORE_ROWS):

@@ -102,7 +102,7 @@ class Penalties:
         count, where, flat = self._tensor(np.concatenate(counts)), self._tensor(np.concatenate(index)), logits.view(-1)
         values = flat[where]
         values = torch.where(values > 0, values / repetition, values * repetition)
-        flat[where] = values - frequency * count - presence * (count > 0)
+        flat[where] = (values - frequency * count - presence * (count > 0)).clamp_(BANNED, -BANNED)  # finite, however extreme
 
     def _tensor(self, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:
         return torch.from_numpy(array).to(self._device)

@@ -112,7 +112,7 @@ class Scheduler:
             if sequence.blocks:  # else it was preempted for one before it
                 self._grow(sequence)
         budget = self.memory.max_step_tokens
-        slices = [Slice(s, s.num_computed, 1) for s in self.running if s.num_pending == 1][:budget]
+        slices = [Slice(s, s.num_computed, 1) for s in self.running if s.num_pending == 1]
         budget -= len(slices)
         prompts = [s for s in self.running if s.num_pending > 1]
         if budget > len(prompts):
@@ -202,8 +202,12 @@ class Scheduler:
         while self._waiting and len(admitted) < most and len(self.running) < self.memory.max_num_seqs:
             entry = heapq.heappop(self._waiting)
             sequence = entry[2]
+            if sequence.awaits in pending:
+                postponed.append(entry)
+                continue
             cached = self._cached_prefix(sequence)
-            if self._next_digest(sequence, len(cached)) in pending:
+            sequence.awaits = self._next_digest(sequence, len(cached))
+            if sequence.awaits in pending:
                 postponed.append(entry)  # its prefix is being computed right now: wait for it instead of computing it twice
                 continue
             if not self._reserve(sequence, cached):
@@ -245,6 +249,9 @@ class Scheduler:
         return self.pool.match(sequence.digests[:most], sequence.tokens, sequence.job.salt)
 
     def _next_digest(self, sequence: Sequence, num_cached: int) -> bytes | None:
+        """Identity of the first block that it could find in the cache and does not."""
+        if sequence.job.sampling.prompt_logprobs is not None:
+            return None
         most = (len(sequence.tokens) - 1) // self.memory.block_size
         return sequence.digests[num_cached] if num_cached < min(most, len(sequence.digests)) else None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from penstock.core.errors import Bug
 from penstock.core.types import FinishReason
 from penstock.engine.blocks import Block
 from penstock.engine.messages import Job, Scored
@@ -24,6 +25,7 @@ class Sequence:
     seed: int
     tokens: list[int] = field(init=False)
     digests: list[bytes] = field(default_factory=list)  # of the full blocks of `tokens`, as far as computed so far
+    awaits: bytes | None = None  # while waiting: the block that another sequence is computing for it, too
     blocks: list[Block] = field(default_factory=list)
     num_copied: int = 0  # leading blocks whose ids the batch's block table already has
     num_computed: int = 0
@@ -50,8 +52,9 @@ class Sequence:
 
     @property
     def max_tokens(self) -> int:
-        limit = self.job.sampling.max_tokens
-        return 0 if limit is None else limit
+        if self.job.sampling.max_tokens is None:
+            raise Bug(f"job {self.job.id} came without max_tokens")
+        return self.job.sampling.max_tokens
 
 
 @dataclass(slots=True, frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import queue
 import shutil
@@ -17,6 +18,8 @@ import zmq
 import zmq.asyncio
 
 from penstock.engine.messages import FromEngine, Stop, ToEngine
+
+log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 5.0  # from Stop to SIGKILL
 
@@ -46,16 +49,18 @@ class ProcessTransport:
         self._socket.connect(address)  # the connecting side queues what is sent before the other is there
         command = (sys.executable, "-m", "penstock.engine.worker", address, str(os.getpid()))
         self._process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
-        self._tasks = [asyncio.create_task(self._read(receive)), asyncio.create_task(self._watch(self._process, lost))]
+        self._tasks = [asyncio.create_task(self._read(receive, lost)), asyncio.create_task(self._watch(self._process, lost))]
 
     def send(self, message: ToEngine) -> None:
-        zmq.Socket.send(self._socket, self._encoder.encode(message), zmq.NOBLOCK)
+        # Not zmq.Socket.send: a plain send may swallow the edge that says "there is something to read", and `_read` would sleep on.
+        self._socket.send(self._encoder.encode(message), zmq.NOBLOCK)
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.send(Stop())
+        if not self._socket.closed:
+            self.send(Stop())
         if self._process is not None and self._process.returncode is None:
             await self._end(self._process)
         self._socket.close(linger=0)
@@ -70,10 +75,14 @@ class ProcessTransport:
                 process.kill()
             await process.wait()
 
-    async def _read(self, receive: Received) -> None:
+    async def _read(self, receive: Received, lost: Lost) -> None:
         decoder = msgspec.msgpack.Decoder(FromEngine)
-        while True:
-            receive(decoder.decode(await self._socket.recv()))
+        try:
+            while True:
+                receive(decoder.decode(await self._socket.recv()))
+        except Exception as error:
+            log.exception("cannot read from the engine")
+            lost(f"what it says cannot be read: {error}")
 
     async def _watch(self, process: asyncio.subprocess.Process, lost: Lost) -> None:
         code = await process.wait()
@@ -112,9 +121,7 @@ class ThreadTransport:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, STOP_GRACE_S)
 
-    def _receive(self, timeout_s: float) -> ToEngine | None:
+    def _receive(self, timeout_s: float | None) -> ToEngine | None:
         with contextlib.suppress(queue.Empty):
-            if timeout_s == 0:
-                return self._inbox.get_nowait()
-            return self._inbox.get(timeout=None if timeout_s == float("inf") else timeout_s)
+            return self._inbox.get(block=timeout_s != 0, timeout=timeout_s)
         return None

@@ -6,12 +6,12 @@ process calls it with a ZeroMQ socket, the in-process mode with a queue; the eng
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from penstock.engine.messages import (
     Configure,
     Fatal,
     FromEngine,
+    Job,
     Loading,
     Output,
     Ready,
@@ -41,13 +42,13 @@ log = logging.getLogger(__name__)
 
 IDLE_POLL_S = 1.0  # how long an idle engine sleeps before it looks whether its parent still lives
 
-Receive = Callable[[float], ToEngine | None]  # waits up to so many seconds
+Receive = Callable[[float | None], ToEngine | None]  # waits up to so many seconds, or as long as it takes
 Emit = Callable[[FromEngine], None]
 
 
 def run(receive: Receive, emit: Emit, alive: Callable[[], bool] = lambda: True) -> None:
     """Serve one engine until `Stop`, until `alive()` is false, or until it breaks, which it reports as `Fatal`."""
-    configure = receive(float("inf"))
+    configure = receive(None)
     if configure is None:
         return  # the client is gone already
     try:
@@ -98,14 +99,20 @@ def _handle(engine: Engine, message: ToEngine, emit: Emit) -> None:
             for job_id in message.ids:
                 engine.abort(job_id)
         case Submit():
-            for job in message.jobs:
-                try:
-                    engine.add(job)
-                except PenstockError as error:
-                    refused = Output(id=job.id, finish_reason="error", failure=error.failure())
-                    emit(Step(outputs=(refused,), stats=engine.stats()))
+            refused = [output for job in message.jobs if (output := _add(engine, job)) is not None]
+            if refused:
+                emit(Step(outputs=tuple(refused), stats=engine.stats()))
         case _:
             raise Bug(f"a running engine was sent {type(message).__name__}")
+
+
+def _add(engine: Engine, job: Job) -> Output | None:
+    """None, or the output that says why the job is refused."""
+    try:
+        engine.add(job)
+    except PenstockError as error:
+        return Output(id=job.id, finish_reason="error", failure=error.failure())
+    return None
 
 
 def main(address: str, parent: int) -> None:
@@ -117,17 +124,27 @@ def main(address: str, parent: int) -> None:
     context = zmq.Context(io_threads=1)
     socket = context.socket(zmq.PAIR)
     socket.set_hwm(0)  # what can pile up is bounded by the jobs that were accepted
+    socket.setsockopt(zmq.SNDTIMEO, int(IDLE_POLL_S * 1000))
     socket.bind(address)
 
-    def receive(timeout_s: float) -> ToEngine | None:
-        deadline = time.monotonic() + timeout_s
-        while not socket.poll(int(min(timeout_s, IDLE_POLL_S) * 1000)):
-            if time.monotonic() >= deadline or os.getppid() != parent:
+    def alive() -> bool:
+        return os.getppid() == parent
+
+    def receive(timeout_s: float | None) -> ToEngine | None:
+        while not socket.poll(int((IDLE_POLL_S if timeout_s is None else timeout_s) * 1000)):
+            if timeout_s is not None or not alive():
                 return None
         message: ToEngine = decoder.decode(socket.recv())
         return message
 
-    run(receive, lambda message: socket.send(encoder.encode(message)), lambda: os.getppid() == parent)
+    def emit(message: FromEngine) -> None:
+        encoded = encoder.encode(message)
+        while alive():
+            with contextlib.suppress(zmq.Again):  # nobody at the other end: it connects soon, or is gone
+                socket.send(encoded)
+                return
+
+    run(receive, emit, alive)
     socket.close(linger=2000)
     context.term()
     if os.getppid() != parent:  # nobody else is left to tidy up

@@ -248,3 +248,21 @@ def test_ids_outside_the_vocabulary_are_refused_by_name(sampling: Sampling, bad:
 
 def test_ids_in_the_vocabulary_are_accepted() -> None:
     check_token_ids(Sampling(logit_bias={0: 1.0, VOCAB - 1: 1.0}, allowed_token_ids=(0,)), ((1, 2),), VOCAB)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(), Sampling(top_p=0.9), Sampling(top_k=5), Sampling(min_p=0.1)])
+def test_logits_that_are_not_numbers_still_give_a_token_and_leave_batch_mates_alone(sampling: Sampling) -> None:
+    """A model that overflows must not take the engine down with it."""
+    vocab = 300
+    good = torch.randn(1, vocab, generator=torch.Generator().manual_seed(3))
+    logits = torch.cat([torch.full((1, vocab), torch.nan), good])
+    broken, mate = Sampler(vocab, "cpu").sample(logits.clone(), [row(sampling), row(sampling)])
+    assert 0 <= broken.token_id < vocab
+    assert mate.token_id == Sampler(vocab, "cpu").sample(good.clone(), [row(sampling)])[0].token_id
+
+
+def test_an_extreme_penalty_leaves_the_logits_finite() -> None:
+    logits = torch.full((1, VOCAB), 5.0)
+    chosen = Sampler(VOCAB, "cpu").sample(logits, [row(Sampling(repetition_penalty=1e-40), prompt=tuple(range(VOCAB)))])
+    assert torch.isfinite(logits).all()
+    assert 0 <= chosen[0].token_id < VOCAB

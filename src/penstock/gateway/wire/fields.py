@@ -51,7 +51,7 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "top_p": Range(above=0, high=1),
         "top_k": Range(-1, INT32),
         "min_p": Range(0, 1),
-        "repetition_penalty": Range(above=0, high=10),
+        "repetition_penalty": Range(0.01, 10),
         "frequency_penalty": Range(-2, 2),
         "presence_penalty": Range(-2, 2),
         "seed": Range(-(2**63), 2**63 - 1),
