@@ -99,7 +99,7 @@ def compare(port: int, path: Path, model: torch.nn.Module, clients: int, args: a
 
 def bodies(path: Path, clients: int, vocab_size: int, args: argparse.Namespace) -> list[list[dict[str, object]]]:
     rng = random.Random(time.time())
-    common = {"model": str(path), "max_tokens": args.output_tokens, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
+    common = {"max_tokens": args.output_tokens, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
     return [[common | {"prompt": [rng.randrange(10, vocab_size) for _ in range(args.prompt_tokens)]}] for _ in range(clients)]
 
 

@@ -126,10 +126,22 @@ def test_an_endless_head(make_server: Callable[..., Any]) -> None:
         assert client.recv(4096).startswith(b"HTTP/1.1 400")
 
 
-def test_a_client_that_does_not_wait_its_turn(make_server: Callable[..., Any]) -> None:
+def test_a_client_that_does_not_wait_its_turn_is_noticed_when_it_leaves(make_server: Callable[..., Any]) -> None:
     server = make_server(HANGS)
     client = post(server.url, "/v1/chat/completions", ASK)
     assert wait_until(lambda: server.upstream.open == 1)
     client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert wait_until(lambda: server.upstream.open == 0)
     client.close()
+    assert wait_until(lambda: server.upstream.open == 0)
+
+
+def test_of_two_requests_at_once_the_first_is_answered_and_the_connection_closes(make_server: Callable[..., Any]) -> None:
+    server = make_server()
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+        answer = b""
+        while received := client.recv(65536):
+            answer += received
+    assert answer.count(b"HTTP/1.1 200") == 1
+    assert b"connection: close" in answer

@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import aclosing
 from typing import Any, TypeVar
 
+from penstock.core.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -20,8 +22,15 @@ class LoopThread:
         self._thread = threading.Thread(target=self._loop.run_forever, name="penstock-loop", daemon=True)
         self._thread.start()
 
+    @property
+    def closed(self) -> bool:
+        return self._loop.is_closed()
+
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result, or its exception."""
+        """The coroutine's result, or its exception. Raises UserError once this is closed."""
+        if self.closed:
+            coroutine.close()
+            raise _closed()
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
@@ -30,6 +39,8 @@ class LoopThread:
 
     def iterate(self, events: AsyncGenerator[T, None]) -> Iterator[T]:
         """The generator's items as they come, or its exception. Leaving early closes it."""
+        if self.closed:
+            raise _closed()
         items: queue.SimpleQueue[T | None] = queue.SimpleQueue()  # None: no more
         future = asyncio.run_coroutine_threadsafe(_pump(events, items), self._loop)
         future.add_done_callback(lambda _: items.put(None))
@@ -46,6 +57,10 @@ class LoopThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _closed() -> UserError:
+    return UserError("the engine is closed", hint="make a new one")
 
 
 async def _pump(events: AsyncGenerator[T, None], items: queue.SimpleQueue[T | None]) -> None:

@@ -29,7 +29,7 @@ from penstock.core.errors import InvalidRequest, from_failure
 from penstock.core.settings import Settings
 from penstock.core.types import Delta, Event, Finish, FinishReason, Message, Request, Sampling, Timings, TokenLogprob, Usage
 from penstock.engine.messages import EngineInfo
-from penstock.gateway.wire.decode import check_value
+from penstock.gateway.wire.call import check_sampling
 
 Chat = Sequence[Message | Mapping[str, str]]
 
@@ -98,9 +98,10 @@ class Engine:
                 yield event.text
 
     def close(self) -> None:
-        """Free the model. The engine cannot be used afterwards."""
-        self._loop.run(self._stack.pipeline.close())
-        self._loop.close()
+        """Free the model. The engine cannot be used afterwards; closing it again does nothing."""
+        if not self._loop.closed:
+            self._loop.run(self._stack.pipeline.close())
+            self._loop.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -183,6 +184,5 @@ def _checked(sampling: Sampling) -> Sampling:
         sampling = msgspec.convert(asdict(sampling), Sampling)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"sampling: {error}") from None
-    for name, value in asdict(sampling).items():
-        check_value(name, value)
+    check_sampling(sampling)
     return sampling

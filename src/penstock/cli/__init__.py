@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from penstock.core.errors import Bug, PenstockError, UserError
+from penstock.core.errors import Bug, InvalidRequest, PenstockError, UserError
 
 FAILED, MISTAKE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
@@ -24,12 +24,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise  # ours to mend: its traceback is what a report needs
     except PenstockError as error:
         _print_error(error)
-        return MISTAKE if isinstance(error, UserError) else FAILED
+        return MISTAKE if isinstance(error, UserError | InvalidRequest) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader left, as in `penstock generate … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return BROKEN_PIPE
+    except OSError as error:  # a full disk behind stdout, say
+        _drop_output()
+        print(f"penstock: {error}", file=sys.stderr)
+        return FAILED
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -38,6 +42,11 @@ def _dispatch(argv: list[str]) -> int:
     arguments = parse(argv)
     command = importlib.import_module(f"penstock.cli.{arguments.command}")
     return int(command.run(arguments))
+
+
+def _drop_output() -> None:
+    """What is still buffered goes nowhere, so that the interpreter's last flush does not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_error(error: PenstockError) -> None:

@@ -46,7 +46,7 @@ class EngineSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ageing_s: Seconds = 5.0  # a waiting sequence gains one priority level per this many seconds
     max_queue: Annotated[int, Meta(ge=0)] = 512  # sequences accepted beyond max_num_seqs before 429
     step_deadline_s: Seconds = 30.0  # work queued and no step finished within it: not ready
-    threads: Count | Auto = "auto"
+    threads: Annotated[int, Meta(ge=1, le=1024)] | Auto = "auto"  # of the engine; auto: the cores that it may use
     in_process: bool = False
 
 
@@ -54,5 +54,5 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     """One model to serve: what to load, the name clients ask for, and its engine."""
 
     model: str = DEFAULT_MODEL  # built-in name, Hugging Face id, folder, .gguf or .bin file
-    name: str = DEFAULT_MODEL
+    name: Annotated[str, Meta(min_length=1)] = DEFAULT_MODEL
     engine: EngineSpec = EngineSpec()

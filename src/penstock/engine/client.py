@@ -224,7 +224,8 @@ class EngineClient:
             return
         died = EngineDied(f"the engine died: {why}", hint="it is being restarted; try again", retry_after_s=RETRY_AFTER_S)
         if self._loaded is not None and not self._loaded.done():
-            self._settle(error or died)
+            loading = EngineDied(f"the engine died while it loaded: {why}", hint="often memory is short: try a smaller kv_bytes")
+            self._settle(error or loading)
         elif self._state == "ready":
             log.error("the engine of %s died: %s; it is restarted, %d sequences failed", self.model, why, len(self._streams))
             self._state, self._why = "restarting", why

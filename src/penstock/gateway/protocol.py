@@ -1,20 +1,34 @@
-"""HTTP/1.1 as uvicorn speaks it, with two bounds that uvicorn leaves open."""
+"""HTTP/1.1 as uvicorn speaks it, with three bounds that uvicorn leaves open."""
 
 from __future__ import annotations
+
+import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 MAX_HEAD_BYTES = 64 * 1024
+HEAD_TIMEOUT_S = 30.0
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Refuses a request head beyond `MAX_HEAD_BYTES`, and a request sent before the one before it was answered.
+    """Bounds a request's head in size and time, and answers one request at a time.
 
-    The latter because a client that pipelined and then left would go unnoticed by the request that runs.
+    What a client pipelines behind a request that is not answered yet is dropped, and the connection closes with that answer:
+    uvicorn would stop reading to hold it back, and then a client that leaves goes unnoticed by the request that runs.
     """
 
     _in_head = False
     _head_bytes = 0
+    _dropping = False  # what is parsed now was pipelined
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -27,20 +41,29 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head = True
         self._head_bytes = 0
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.close)
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._stop_timer()
         earlier: RequestResponseCycle | None = self.cycle
         if earlier is not None and not earlier.response_complete:
-            self.transport.close()
+            earlier.keep_alive = False
+            self._dropping = True
             return
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if not self.transport.is_closing():
+        if not self._dropping:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if not self.transport.is_closing():
+        if not self._dropping:
             super().on_message_complete()
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None

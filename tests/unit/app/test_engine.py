@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from penstock import Engine, EngineSpec, Message, Sampling
-from penstock.core.errors import ContextTooLong, InvalidRequest, LoadError
+from penstock.core.errors import ContextTooLong, InvalidRequest, LoadError, UserError
 
 GREEDY = Sampling(temperature=0, max_tokens=32)
 
@@ -96,6 +96,31 @@ def test_threads_share_the_engine(engine: Engine) -> None:
 
 async def test_it_works_where_a_loop_is_running(engine: Engine) -> None:
     assert engine.generate("Hello!", GREEDY)[0].text
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=float("nan")),
+        Sampling(min_p=float("nan")),
+        Sampling(logit_bias={5: float("inf")}),
+        Sampling(allowed_token_ids=()),
+        Sampling(stop=("",)),
+    ],
+)
+def test_what_no_token_could_be_drawn_from_is_refused(engine: Engine, sampling: Sampling) -> None:
+    with pytest.raises(InvalidRequest):
+        engine.generate("Hello", sampling)
+
+
+def test_a_closed_engine_says_so_and_may_be_closed_again() -> None:
+    engine = Engine(spec=EngineSpec(max_model_len=256, max_num_seqs=1, threads=1), progress=False)
+    engine.close()
+    engine.close()
+    with pytest.raises(UserError, match="closed"):
+        engine.generate("Hello")
+    with pytest.raises(UserError, match="closed"):
+        list(engine.stream("Hello"))
 
 
 def test_a_model_that_is_not_there_is_a_load_error() -> None:

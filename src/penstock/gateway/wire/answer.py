@@ -100,9 +100,3 @@ def joined(deltas: Sequence[Delta]) -> Delta:
         token_ids=tuple(token_id for delta in deltas for token_id in delta.token_ids),
         logprobs=tuple(itertools.chain.from_iterable(scored)) if scored else None,
     )
-
-
-def hidden(delta: Delta) -> Delta:
-    """A piece of which only the end is shown."""
-    logprobs = None if delta.logprobs is None else ()
-    return Delta(index=delta.index, logprobs=logprobs, finish_reason=delta.finish_reason and "length")

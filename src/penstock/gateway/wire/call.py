@@ -9,6 +9,7 @@ from msgspec import Struct, structs
 
 from penstock.core.errors import InvalidRequest
 from penstock.core.types import Request, Sampling
+from penstock.gateway.wire.decode import check_value
 from penstock.gateway.wire.fields import INT32, MAX_CHOICES, MAX_STOP_CHARS
 
 SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}")
@@ -79,7 +80,6 @@ class Call(Struct, frozen=True, kw_only=True):
     continuous_usage: bool = False
     token_ids: bool = False  # return the token ids beside the text
     tokens_as_ids: bool = False  # name tokens in logprobs by id
-    prompt_only: bool = False  # max_tokens 0 with echo: what was generated is not shown
 
     @property
     def n(self) -> int:
@@ -153,6 +153,19 @@ def make_sampling(fields: GenerationFields, defaults: Sampling, *, max_tokens: i
     if max_tokens is not None and defaults.min_tokens > max_tokens and fields.min_tokens is None:
         given["min_tokens"] = max_tokens
     return structs.replace(defaults, **given, max_tokens=max_tokens, logprobs=logprobs)
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Hold a sampling that did not come over the wire to what the wire demands of one. Raises InvalidRequest."""
+    for name in sampling.__struct_fields__:
+        check_value(name, getattr(sampling, name))
+    for name in TOKEN_ID_LISTS:
+        ids = getattr(sampling, name)
+        if ids is not None:
+            _token_ids(name, list(ids))
+    _texts("stop", list(sampling.stop))
+    _texts("bad_words", list(sampling.bad_words))
+    _check_bias(sampling.logit_bias)
 
 
 def wanted_tokens(fields: GenerationFields, default: int | None) -> int | None:

@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 
 from penstock.core.errors import Bug, NotReady
 from penstock.core.types import Delta, Finish, Usage
-from penstock.gateway.wire.answer import Prompt, Shape, hidden, joined, total, usage_body
+from penstock.gateway.wire.answer import Prompt, Shape, joined, total, usage_body
 from penstock.gateway.wire.call import Call
 from penstock.gateway.wire.errors import Failed
 from penstock.gateway.wire.logprobs import width
@@ -35,7 +35,7 @@ class Whole:
         """Take in an event of request `place`. Raises Failed where it ended in a failure."""
         first = place * self._call.n
         if isinstance(event, Delta):
-            self._pieces[first + event.index].append(hidden(event) if self._call.prompt_only else event)
+            self._pieces[first + event.index].append(event)
             return
         check_finish(event)
         self._usages[place] = event.usage
@@ -96,11 +96,10 @@ class Chunks:
         opening = b"" if choice.opened else self._opening(place, index)
         choice.ended = delta.finish_reason is not None
         self._count(place, delta)
-        shown = hidden(delta) if self._call.prompt_only else delta
-        if not shown.text and not shown.token_ids and shown.finish_reason is None:
+        if not delta.text and not delta.token_ids and delta.finish_reason is None:
             return opening
-        piece = self._shape.piece(index, shown, choice.offset)
-        choice.offset += width(shown.logprobs or (), as_ids=self._call.tokens_as_ids)
+        piece = self._shape.piece(index, delta, choice.offset)
+        choice.offset += width(delta.logprobs or (), as_ids=self._call.tokens_as_ids)
         return opening + self._chunk(piece)
 
     def _opening(self, place: int, index: int) -> bytes:

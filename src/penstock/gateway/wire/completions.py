@@ -38,15 +38,13 @@ def completion_call(fields: CompletionFields, context: Context) -> Call:
     wanted = wanted_tokens(fields, context.defaults.max_tokens or DEFAULT_MAX_TOKENS)
     if wanted == 0 and not fields.echo:
         raise InvalidRequest("max_tokens is 0; the least is 1", hint="only with echo it may be 0", param="max_tokens")
-    # The engine computes the prompt on the way to a first token: with nothing to generate, that token is dropped.
-    sampling = make_sampling(fields, context.defaults, max_tokens=wanted or 1, logprobs=fields.logprobs)
+    sampling = make_sampling(fields, context.defaults, max_tokens=wanted, logprobs=fields.logprobs)
     if fields.echo and fields.logprobs is not None and sampling.prompt_logprobs is None:
         sampling = structs.replace(sampling, prompt_logprobs=fields.logprobs)
     add_special_tokens = True if fields.add_special_tokens is None else fields.add_special_tokens
     plain = structs.replace(make_request(fields, context, sampling), echo=bool(fields.echo), add_special_tokens=add_special_tokens)
     requests = [_with_prompt(plain, prompt) for prompt in read_prompts(fields.prompt)]
-    call = make_call(fields, context, requests, prefix="cmpl")
-    return structs.replace(call, prompt_only=wanted == 0)
+    return make_call(fields, context, requests, prefix="cmpl")
 
 
 def read_prompts(prompt: str | Sequence[str | int | list[int]] | None) -> list[str | list[int]]:

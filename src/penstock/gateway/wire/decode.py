@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from typing import TypeVar
@@ -69,17 +70,21 @@ def check_depth(name: str, value: object, *, limit: int = MAX_DEPTH) -> None:
 
 
 def _check_range(name: str, value: float, bounds: Range) -> None:
+    if math.isnan(value):
+        raise InvalidRequest(f"{name} is not a number", param=name)
     if bounds.high is not None and value > bounds.high:
-        raise InvalidRequest(f"{name} is {_short(value)}; the most is {bounds.high:g}", param=name)
+        raise InvalidRequest(f"{name} is {_short(value)}; the most is {_short(bounds.high)}", param=name)
     if bounds.low is not None and value < bounds.low:
-        raise InvalidRequest(f"{name} is {_short(value)}; the least is {bounds.low:g}", param=name)
+        raise InvalidRequest(f"{name} is {_short(value)}; the least is {_short(bounds.low)}", param=name)
     if bounds.above is not None and value <= bounds.above:
-        raise InvalidRequest(f"{name} is {_short(value)}; it must be above {bounds.above:g}", param=name)
+        raise InvalidRequest(f"{name} is {_short(value)}; it must be above {_short(bounds.above)}", param=name)
 
 
 def _short(value: float) -> str:
     """Without the thousands of digits that JSON allows."""
-    return f"{value:g}" if abs(value) < 1e300 else "beyond 1e300"
+    if abs(value) >= 1e300:
+        return "beyond 1e300"
+    return str(value) if isinstance(value, int) and abs(value) < 1e21 else f"{value:g}"
 
 
 def _hint(neutral: Neutral) -> str:
