@@ -15,10 +15,10 @@ from penstock.engine.models.dequantize import dequantize
 from penstock.engine.models.load import load_model, read_config
 from penstock.files import locate
 from penstock.files.gguf import GGUFFile
+from tests.golden.architectures import Case, random_model
 from tests.golden.pages import Pages
 
 gguf = pytest.importorskip("gguf")
-transformers = pytest.importorskip("transformers")
 from tests.golden.gguf_export import export  # noqa: E402 (needs the package above)
 
 F32, Q8_0 = gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.Q8_0
@@ -55,15 +55,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def saved(folder: Path, model_type: str, options: dict[str, Any]) -> Any:
     """A random model of transformers, saved to `folder`."""
-    torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(model_type, **{**SMALL, **options})
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name or "bias" in name:
-                parameter.add_(torch.randn_like(parameter) * 0.2)
-    model.save_pretrained(folder)
-    return model
+    return random_model(Case(model_type, model_type, {**SMALL, **options}), folder)
 
 
 def logits_of(path: Path, tokens: list[int]) -> torch.Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plans import plan
 
 from penstock.core.types import Sampling
 from penstock.engine.messages import Job, MemoryPlan
@@ -19,22 +20,6 @@ from penstock.engine.scheduler import Scheduler
 from penstock.engine.sequence import Slice
 
 EOS = 0
-
-
-def memory_plan(*, block_size: int, num_blocks: int, max_step_tokens: int, max_num_seqs: int) -> MemoryPlan:
-    return MemoryPlan(
-        device="cpu",
-        dtype="float32",
-        available_bytes=0,
-        weights_bytes=0,
-        activation_bytes=0,
-        kv_bytes=0,
-        block_size=block_size,
-        num_blocks=num_blocks,
-        max_model_len=block_size * num_blocks,
-        max_step_tokens=max_step_tokens,
-        max_num_seqs=max_num_seqs,
-    )
 
 
 @dataclass
@@ -50,14 +35,15 @@ class Workload:
 @st.composite
 def workloads(draw: st.DrawFn) -> Workload:
     rng = random.Random(draw(st.integers(0, 2**32)))
-    block_size = draw(st.sampled_from([1, 2, 4]))
-    plan = memory_plan(
+    block_size, num_blocks = draw(st.sampled_from([1, 2, 4])), draw(st.integers(4, 24))
+    memory = plan(
         block_size=block_size,
-        num_blocks=draw(st.integers(4, 24)),
+        num_blocks=num_blocks,
+        max_model_len=block_size * num_blocks,
         max_step_tokens=draw(st.integers(1, 24)),
         max_num_seqs=draw(st.integers(1, 6)),
     )
-    room = plan.max_model_len
+    room = memory.max_model_len
     prefixes = [[rng.randint(1, 3) for _ in range(room)] for _ in range(2)]
     jobs, aborts = [], {}
     for index in range(draw(st.integers(1, 10))):
@@ -73,7 +59,7 @@ def workloads(draw: st.DrawFn) -> Workload:
         jobs.append((rng.randint(0, 8), Job(id=str(index), prompt=tuple(prompt), sampling=sampling, salt=salt, priority=priority)))
         if rng.random() < 0.25:
             aborts[str(index)] = rng.randint(0, 60)
-    return Workload(plan, jobs, aborts, draw(st.booleans()), draw(st.sampled_from([0.0, 0.01, 0.3])), rng)
+    return Workload(memory, jobs, aborts, draw(st.booleans()), draw(st.sampled_from([0.0, 0.01, 0.3])), rng)
 
 
 @dataclass

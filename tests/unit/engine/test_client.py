@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from plans import plan
 
 from penstock.core.config import EngineSpec
 from penstock.core.errors import EngineDied, NotReady
@@ -18,7 +19,6 @@ from penstock.engine.messages import (
     FromEngine,
     Job,
     Loading,
-    MemoryPlan,
     Output,
     Ready,
     Step,
@@ -26,11 +26,7 @@ from penstock.engine.messages import (
     ToEngine,
 )
 
-PLAN = MemoryPlan(
-    device="cpu", dtype="float32", available_bytes=0, weights_bytes=0, activation_bytes=0, kv_bytes=0,
-    block_size=4, num_blocks=8, max_model_len=32, max_step_tokens=8, max_num_seqs=4,
-)  # fmt: skip
-INFO = EngineInfo(model="m", architecture="a", num_parameters=1, vocab_size=9, eos_token_ids=(), plan=PLAN)
+INFO = EngineInfo(model="m", architecture="a", num_parameters=1, vocab_size=9, eos_token_ids=(), plan=plan(max_num_seqs=4))
 JOB = Job(id="job", prompt=(1,), sampling=Sampling(max_tokens=2))
 IDLE = Step(outputs=(), stats=EngineStats())
 

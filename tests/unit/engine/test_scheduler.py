@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from plans import plan
 
 from penstock.core.errors import ContextTooLong, InvalidRequest
 from penstock.core.types import Sampling
-from penstock.engine.messages import Job, MemoryPlan
+from penstock.engine.messages import Job
 from penstock.engine.scheduler import Scheduler
-
-
-def plan(*, num_blocks: int = 64, max_step_tokens: int = 16, max_num_seqs: int = 8) -> MemoryPlan:
-    return MemoryPlan(
-        device="cpu",
-        dtype="float32",
-        available_bytes=0,
-        weights_bytes=0,
-        activation_bytes=0,
-        kv_bytes=0,
-        block_size=4,
-        num_blocks=num_blocks,
-        max_model_len=128,
-        max_step_tokens=max_step_tokens,
-        max_num_seqs=max_num_seqs,
-    )
 
 
 def job(name: str, length: int, *, max_tokens: int = 4, priority: int = 0, salt: str = "", first: int = 1) -> Job:
