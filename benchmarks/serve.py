@@ -150,9 +150,8 @@ def counters(port: int) -> dict[str, float]:
     """Seconds that the engine was busy, and of these in the model's forward."""
     time.sleep(0.2)
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
-    return {
-        key: float(re.search(rf"^penstock:engine_{key}_seconds_total{{.*}} (\S+)$", text, re.MULTILINE)[1]) for key in ("busy", "forward")
-    }
+    samples = {key: re.findall(rf"^penstock:engine_{key}_seconds_total{{.*}} (\S+)$", text, re.MULTILINE) for key in ("busy", "forward")}
+    return {key: sum(map(float, values)) for key, values in samples.items()}
 
 
 def median(values: list[float]) -> float:
