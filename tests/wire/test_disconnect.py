@@ -145,3 +145,15 @@ def test_of_two_requests_at_once_the_first_is_answered_and_the_connection_closes
             answer += received
     assert answer.count(b"HTTP/1.1 200") == 1
     assert b"connection: close" in answer
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST /v1/completions HTTP/1.1\r\nHost:"])
+def test_a_head_that_does_not_come_ends_the_connection(
+    make_server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr("penstock.gateway.protocol.HEAD_TIMEOUT_S", 0.2)
+    server = make_server()
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as client:
+        client.sendall(begun)
+        assert client.recv(65536) == b""

@@ -4,7 +4,6 @@
     ├── InvalidRequest      400 invalid_request_error   what the client sent cannot be served, now or later
     │   ├── ContextTooLong  400 context_length_exceeded
     │   └── Unsupported     400 unsupported_parameter   a field that Penstock knows and does not honour
-    ├── Unauthorized        401 invalid_api_key
     ├── ModelNotFound       404 model_not_found
     ├── TooLarge            413 request_too_large
     ├── Overloaded          429 overloaded              retryable, with a time to wait
@@ -65,11 +64,6 @@ class ContextTooLong(InvalidRequest):
 
 class Unsupported(InvalidRequest):
     code = "unsupported_parameter"
-
-
-class Unauthorized(PenstockError):
-    status = 401
-    code = "invalid_api_key"
 
 
 class ModelNotFound(PenstockError):

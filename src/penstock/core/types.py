@@ -6,7 +6,6 @@ Times are seconds on the monotonic clock unless the name says otherwise; counts 
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Literal
 
 from msgspec import Struct
@@ -150,15 +149,6 @@ class Finish(Struct, frozen=True, kw_only=True):
 
 
 Event = PromptInfo | Delta | Finish
-
-
-class Price(Struct, frozen=True, kw_only=True):
-    """Money per million tokens. Unknown is None, never zero."""
-
-    prompt: Decimal | None = None
-    completion: Decimal | None = None
-    cached: Decimal | None = None
-    currency: str = "USD"
 
 
 class Route(Struct, frozen=True, kw_only=True):

@@ -146,11 +146,6 @@ class BlockPool:
         self._tree[digest] = block
         return block
 
-    def clear(self) -> None:
-        """Forget every idle block."""
-        while self._num_idle:
-            self._evict()
-
     def audit(self, holders: Iterable[Sequence[Block]]) -> None:
         """Raise `Bug` unless references, tree and free list account for every block, given all block tables."""
         refs = [0] * self.num_blocks

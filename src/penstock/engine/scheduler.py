@@ -206,8 +206,8 @@ class Scheduler:
                 postponed.append(entry)
                 continue
             cached = self._cached_prefix(sequence)
-            sequence.awaits = self._next_digest(sequence, len(cached))
-            if sequence.awaits in pending:
+            sequence.awaits = self._awaited(sequence, len(cached), pending)
+            if sequence.awaits is not None:
                 postponed.append(entry)  # its prefix is being computed right now: wait for it instead of computing it twice
                 continue
             if not self._reserve(sequence, cached):
@@ -248,12 +248,13 @@ class Scheduler:
         most = (len(sequence.tokens) - 1) // self.memory.block_size
         return self.pool.match(sequence.digests[:most], sequence.tokens, sequence.job.salt)
 
-    def _next_digest(self, sequence: Sequence, num_cached: int) -> bytes | None:
-        """Identity of the first block that it could find in the cache and does not."""
+    def _awaited(self, sequence: Sequence, num_cached: int, pending: set[bytes]) -> bytes | None:
+        """Identity of the last of the blocks, right behind its cached prefix, that others are about to publish."""
         if sequence.job.sampling.prompt_logprobs is not None:
-            return None
+            return None  # it computes its whole prompt anyway
         most = (len(sequence.tokens) - 1) // self.memory.block_size
-        return sequence.digests[num_cached] if num_cached < min(most, len(sequence.digests)) else None
+        awaited = list(itertools.takewhile(pending.__contains__, sequence.digests[num_cached:most]))
+        return awaited[-1] if awaited else None
 
     def _digests_in_progress(self) -> set[bytes]:
         """Identities of the full prompt blocks that running sequences are about to publish."""

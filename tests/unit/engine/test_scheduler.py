@@ -65,6 +65,20 @@ def test_the_second_of_two_equal_prompts_waits_for_the_first_instead_of_computin
     assert step(scheduler) == {"first": 1, "second": 1}
 
 
+def test_those_who_wait_for_a_prefix_are_not_looked_up_again_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else planning would cost the number of waiting sequences times the length of their prefix, step after step."""
+    scheduler = Scheduler(plan(max_step_tokens=4))
+    for number in range(20):
+        scheduler.add(job(f"{number}", 60), 0)
+    step(scheduler)
+    looked_up: list[int] = []
+    match = scheduler.pool.match
+    monkeypatch.setattr(scheduler.pool, "match", lambda *given: looked_up.append(1) or match(*given))
+    for _ in range(5):
+        step(scheduler)
+    assert len(looked_up) <= 20, "once each where the block that they wait for has come, not 20 times a step"
+
+
 def test_a_shared_prefix_is_computed_once_but_not_across_tenants() -> None:
     scheduler = Scheduler(plan(max_step_tokens=64))
     scheduler.add(job("a", 40, max_tokens=1), 0)
