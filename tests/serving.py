@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -16,6 +17,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+
+from penstock.core.types import Route
+from penstock.trace import Tab
 
 READY_WITHIN_S = 60
 
@@ -120,7 +124,8 @@ def servers(folder: Path) -> Iterator[Callable[..., Server]]:
         log = folder / f"server-{len(started)}.log"
         command = [sys.executable, "-m", "penstock", "serve", *flags, "--port", str(port), "--config", str(path)]
         with log.open("wb") as sink:
-            process = subprocess.Popen(command, stdout=sink, stderr=sink, start_new_session=True)
+            environment = {"PENSTOCK_SERVER__DATA_DIR": str(folder / "data"), **os.environ}
+            process = subprocess.Popen(command, stdout=sink, stderr=sink, start_new_session=True, env=environment)
         server = Server(process, port, log)
         started.append(server)
         server.until_ready()
@@ -131,3 +136,8 @@ def servers(folder: Path) -> Iterator[Callable[..., Server]]:
     finally:
         for server in started:
             server.kill()
+
+
+def tab(route: Route = Route(upstream="here", model="mini")) -> Tab:  # noqa: B008
+    """An attempt for an upstream that is called without a pipeline."""
+    return Tab(route, "answer", 0, 0.0, 0.0)

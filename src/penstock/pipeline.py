@@ -1,29 +1,44 @@
 """What happens to a request.
 
-Check the input; look in the cache; choose a route; generate, trying the next route while nothing has been sent; check
-the output as it streams; record. Every request ends in exactly one `Finish` and is recorded exactly once, whatever
-happened: an answer, a cache hit, a refusal, a failure, a deadline, a client that left. There is no second path.
+Admit it; check the input; look in the cache; choose a route; reserve what it may cost; generate, trying the next route while
+nothing has been sent; check the output as it streams; record; settle. Every request ends in exactly one `Finish` and is
+recorded exactly once, whatever happened: an answer, a cache hit, a refusal, a failure, a deadline, a client that left. There
+is no second path.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from msgspec.structs import replace
 
-from penstock.cache import Cache, NoCache
-from penstock.core.errors import Bug, DeadlineExceeded, InvalidRequest, PenstockError
-from penstock.core.types import Decision, Event, Failure, Finish, Health, ModelCard, PromptInfo, Request, Sampling, Verdict
+from penstock.cache import Cache, Found, NoCache
+from penstock.core.deadline import Deadline
+from penstock.core.errors import Bug, InvalidRequest, PenstockError
+from penstock.core.types import (
+    Decision,
+    Event,
+    Failure,
+    Finish,
+    Health,
+    ModelCard,
+    PromptInfo,
+    Request,
+    Route,
+    Sampling,
+    Vectors,
+    Verdict,
+)
 from penstock.guard import AllowAll, Guard
-from penstock.meter import Ledger, MemoryLedger
+from penstock.meter import Admission, Hold, Ledger, MemoryLedger, NoPrices, Pricing, Unlimited
 from penstock.router import Router
-from penstock.trace import Progress, Rerouted, Trace
-from penstock.upstream import Tokenizing, Upstream
+from penstock.trace import Progress, Trace
+from penstock.upstream import Dispatch, Tokenizing
 
 log = logging.getLogger(__name__)
 
@@ -32,28 +47,38 @@ log = logging.getLogger(__name__)
 class Pipeline:
     """Every part that a request meets on its way. `deadline_s` bounds requests that bring no deadline; None: unbounded."""
 
-    upstreams: Mapping[str, Upstream]
+    dispatch: Dispatch
     router: Router
+    admission: Admission = field(default_factory=Unlimited)
     guard: Guard = field(default_factory=AllowAll)
     cache: Cache = field(default_factory=NoCache)
+    pricing: Pricing = field(default_factory=NoPrices)
     ledger: Ledger = field(default_factory=MemoryLedger)
     trace: Trace = field(default_factory=Trace)
     clock: Callable[[], float] = time.monotonic  # seconds
     deadline_s: float | None = None
 
-    async def run(self, request: Request) -> AsyncGenerator[Event, None]:
-        """Answer a request: `PromptInfo` at most once, `Delta`s, then exactly one `Finish`. Raises nothing.
+    def begin(self, request: Request) -> Progress:
+        """What will be known of a request on its way, for whoever wants to look while `run` runs it."""
+        return Progress(request, self.clock, self.trace)
+
+    async def run(self, request: Request, progress: Progress | None = None) -> AsyncGenerator[Event, None]:
+        """Answer a request: `PromptInfo` at most once, `Delta`s (or one `Vectors`), then exactly one `Finish`. Raises nothing.
 
         A failure is `Finish(reason="error")` with its `failure`. Close the generator (`aclosing`) when the client
         leaves: that stops the computation, and the request is recorded with the reason "abort".
         """
-        progress = Progress(request, self.clock, self.trace)
+        progress = progress or self.begin(request)
+        hold: Hold | None = None
         finish = Finish(reason="abort")
         try:
-            async with aclosing(self._answer(request, progress)) as events:
-                while not isinstance(event := await self._next(events, progress), Finish):
-                    progress.see(event)
-                    yield event
+            with Deadline(progress.elapsed_s, self.deadline_s if request.deadline_s is None else request.deadline_s) as deadline:
+                hold = await deadline.wait(self.admission.admit(request.principal, request.id))
+                async with aclosing(self._answer(request, hold, progress)) as events:
+                    while not isinstance(event := await deadline.next(events), Finish):
+                        if not isinstance(event, Vectors):
+                            progress.see(event)
+                        yield event
             finish = event
         except PenstockError as error:
             finish = Finish(reason="error", failure=error.failure())
@@ -62,62 +87,60 @@ class Pipeline:
             finish = Finish(reason="error", failure=Bug("internal error", hint="the server's log has the details").failure())
         finally:
             finish = self._record(progress, finish)
+            if hold is not None:
+                await hold.settle(finish.usage.total_tokens, finish.cost_usd)
         yield finish
 
-    async def _answer(self, request: Request, progress: Progress) -> AsyncGenerator[Event, None]:
-        checked = await self.guard.check(request)
+    async def _answer(self, request: Request, hold: Hold, progress: Progress) -> AsyncGenerator[Event, None]:
+        with progress.stage("guard"):
+            checked = await self.guard.check(request)
+        if checked.verdict.action != "allow":
+            progress.verdicts.append(checked.verdict)
         if checked.verdict.action == "refuse":
             yield _refusal(checked.verdict)
             return
         request = checked.request
-        if (answer := await self.cache.find(request)) is not None:
-            for event in answer:
+        with progress.stage("cache"):
+            found = await self.cache.find(request)
+        progress.cache = found.state
+        if found.state == "hit":
+            self._take_from_cache(found, progress)
+            for event in found.events:
                 yield event
             return
-        progress.decision = await self.router.choose(request)
+        with progress.stage("route"):
+            progress.decision = await self.router.choose(request)
+        if self.admission.needs_worst_case(request.principal):
+            with progress.stage("reserve"):
+                await hold.reserve(*await self._worst_case(request, progress.decision))
         async with (
-            aclosing(self._generate(request, progress.decision, progress)) as generated,
+            aclosing(self.dispatch.stream(request, progress.decision, progress)) as generated,
             aclosing(self.guard.watch(request, generated)) as watched,
-            aclosing(self.cache.keep(request, watched)) as kept,
+            aclosing(self.cache.keep(request, watched, lambda: progress.tabs[-1])) as kept,
         ):
             async for event in kept:
                 yield event
 
-    async def _generate(self, request: Request, decision: Decision, progress: Progress) -> AsyncGenerator[Event, None]:
-        """Stream from the first route that works. Once something was sent there is no way back."""
-        routes = [decision.route, *(route for route in decision.candidates if route != decision.route)]
-        for number, route in enumerate(routes, start=1):
-            progress.decision = replace(decision, route=route)
-            sent = False
-            try:
-                async with aclosing(self.upstreams[route.upstream].stream(request, route)) as events:
-                    async for event in events:
-                        sent = True
-                        yield event
-                return
-            except PenstockError as error:
-                if sent or not error.retryable or number == len(routes):
-                    raise
-                self.trace.emit(Rerouted(request, route, error.failure()))
+    async def _worst_case(self, request: Request, decision: Decision) -> tuple[int, Decimal | None]:
+        """Tokens and dollars of the dearest way to answer; no price where that of one way is unknown."""
+        most = await self.dispatch.most(request, decision)
+        routes = {decision.route, *decision.candidates}
+        costs = [self.pricing.worst(route, most.prompt_tokens, most.completion_tokens) for route in routes]
+        known = [cost for cost in costs if cost is not None]
+        tokens = (most.prompt_tokens + most.completion_tokens) * most.calls
+        return tokens, max(known) * most.calls if len(known) == len(costs) else None
 
-    async def _next(self, events: AsyncGenerator[Event, None], progress: Progress) -> Event:
-        """The next event, if it comes before the deadline."""
-        deadline_s = self.deadline_s if progress.request.deadline_s is None else progress.request.deadline_s
-        left_s = None if deadline_s is None else deadline_s - progress.elapsed_s()
-        if left_s is not None and left_s <= 0:
-            raise _late(deadline_s)
-        try:
-            async with asyncio.timeout(left_s) as timeout:
-                return await anext(events)
-        except StopAsyncIteration:
-            raise Bug("the answer ended without a Finish") from None
-        except TimeoutError:
-            if timeout.expired():
-                raise _late(deadline_s) from None
-            raise
+    def _take_from_cache(self, found: Found, progress: Progress) -> None:
+        route = found.route or Route(upstream="cache", model=progress.request.model)
+        progress.decision = Decision(route=route, why="the same request was answered before")
+        progress.saved_usd = self.pricing.cost(route, found.usage, found.use)
+        tab = progress.attempt(route, "cache")
+        tab.usage = found.usage
+        tab.reason = "stop"
+        progress.close(tab)
 
     def _record(self, progress: Progress, finish: Finish) -> Finish:
-        ended = progress.end(finish)
+        ended = progress.end(finish, self.pricing.cost)
         try:
             self.ledger.record(ended)
         except Exception:
@@ -126,7 +149,7 @@ class Pipeline:
 
     def models(self) -> tuple[ModelCard, ...]:
         """Every model that can be asked for."""
-        return tuple(card for upstream in self.upstreams.values() for card in upstream.models())
+        return tuple(card for upstream in self.dispatch.upstreams.values() for card in upstream.models())
 
     def default_sampling(self, model: str) -> Sampling:
         """What `model` samples by when a request leaves a field unset; plain defaults for a model unknown here."""
@@ -134,7 +157,7 @@ class Pipeline:
 
     def health(self) -> Health:
         """Ready when every upstream is; otherwise the first that is not, by name."""
-        for name, upstream in self.upstreams.items():
+        for name, upstream in self.dispatch.upstreams.items():
             health = upstream.health()
             if not health.ready:
                 return replace(health, why=f"{name}: {health.why or health.state}")
@@ -154,21 +177,19 @@ class Pipeline:
 
     async def _tokenizing(self, request: Request) -> Tokenizing:
         decision = await self.router.choose(request)
-        upstream = self.upstreams[decision.route.upstream]
+        upstream = self.dispatch.upstreams[decision.route.upstream]
         if not isinstance(upstream, Tokenizing):
             raise InvalidRequest(f"the tokenizer of {request.model!r} is not known here", param="model")
         return upstream
 
     async def close(self) -> None:
-        """Free every upstream."""
-        for upstream in self.upstreams.values():
+        """Free every upstream, write the last of the ledger."""
+        for upstream in self.dispatch.upstreams.values():
             await upstream.close()
+        await self.ledger.close()
+        await self.admission.close()
 
 
 def _refusal(verdict: Verdict) -> Finish:
     failure = Failure(status=400, code="content_filter", message=f"refused by the rule {verdict.rule!r}: {verdict.why}")
     return Finish(reason="content_filter", failure=failure)
-
-
-def _late(deadline_s: float | None) -> DeadlineExceeded:
-    return DeadlineExceeded(f"no complete answer within {deadline_s} s", hint="ask for fewer tokens or allow more time")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import pytest
+from serving import tab
 
 from penstock.core.config import EngineSpec
 from penstock.core.types import Delta, Event, Finish, Message, ModelCard, PromptInfo, Request, Route, Sampling
@@ -40,7 +41,7 @@ def ask(upstream: Upstream, *, max_tokens: int = 3, n: int = 1, **sampling: obje
 
 async def answer(upstream: Upstream, request: Request) -> list[Event]:
     route = Route(upstream="here", model=request.model)
-    async with aclosing(upstream.stream(request, route)) as events:
+    async with aclosing(upstream.stream(request, route, tab())) as events:
         return [event async for event in events]
 
 
@@ -106,7 +107,7 @@ async def test_the_first_token_of_a_prompt_has_no_logprob(upstream: Upstream) ->
 
 async def test_a_stream_closed_early_leaves_the_upstream_usable(upstream: Upstream) -> None:
     request = ask(upstream, max_tokens=10)
-    async with aclosing(upstream.stream(request, Route(upstream="here", model=request.model))) as events:
+    async with aclosing(upstream.stream(request, Route(upstream="here", model=request.model), tab())) as events:
         async for event in events:
             if isinstance(event, Delta):
                 break
@@ -116,7 +117,7 @@ async def test_a_stream_closed_early_leaves_the_upstream_usable(upstream: Upstre
 async def test_requests_of_one_id_do_not_meet(upstream: Upstream) -> None:
     request = ask(upstream)
     route = Route(upstream="here", model=request.model)
-    async with aclosing(upstream.stream(request, route)) as first, aclosing(upstream.stream(request, route)) as second:
+    async with aclosing(upstream.stream(request, route, tab())) as first, aclosing(upstream.stream(request, route, tab())) as second:
         texts = ["", ""]
         async for event in first:
             texts[0] += event.text if isinstance(event, Delta) else ""

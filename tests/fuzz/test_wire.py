@@ -30,7 +30,7 @@ from penstock.gateway.wire.tokens import DetokenizeFields, TokenizeFields
 from penstock.pipeline import Pipeline
 from penstock.router.fixed import FixedRouter
 from penstock.trace.metrics import Metrics
-from penstock.upstream import routes_by_model
+from penstock.upstream import Dispatch, routes_by_model
 from penstock.upstream.fake import FakeUpstream, Script
 
 SCALE = float(os.environ.get("PENSTOCK_FUZZ", "1"))
@@ -141,7 +141,7 @@ async def _awaited(make: Callable[[], Awaitable[tuple[Pipeline, Metrics]]]) -> t
 
 async def scripted() -> tuple[Pipeline, Metrics]:
     upstreams = {"fake": FakeUpstream(Script(pieces=("Hé", "llo")))}
-    pipeline = Pipeline(upstreams=upstreams, router=FixedRouter(routes_by_model(upstreams)))
+    pipeline = Pipeline(dispatch=Dispatch(upstreams), router=FixedRouter(routes_by_model(upstreams)))
     return pipeline, Metrics(CollectorRegistry(), ["fake"])
 
 

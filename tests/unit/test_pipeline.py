@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from itertools import count
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from penstock.cache import Found
 from penstock.core.errors import EngineDied, InvalidRequest, Overloaded
 from penstock.core.types import Decision, Delta, Event, Finish, Health, PromptInfo, Request, Route, Sampling, Usage, Verdict
 from penstock.guard import AllowAll, Checked
 from penstock.meter import MemoryLedger
 from penstock.pipeline import Pipeline
 from penstock.router import FixedRouter
-from penstock.trace import Ended, Rerouted, Trace, TraceEvent
+from penstock.trace import Ended, Rerouted, Tab, Trace, TraceEvent
 from penstock.trace.metrics import Metrics
-from penstock.upstream import Upstream, routes_by_model
+from penstock.upstream import Dispatch, Upstream, routes_by_model
 from penstock.upstream.fake import FakeUpstream, Script
 
 
@@ -38,7 +39,8 @@ class Recorded(MemoryLedger):
 def pipeline(*upstreams: Upstream, **parts: object) -> Pipeline:
     named = {f"upstream-{number}": upstream for number, upstream in enumerate(upstreams)}
     defaults: dict[str, object] = {"router": FixedRouter(routes_by_model(named)), "ledger": Recorded()}
-    return Pipeline(upstreams=named, **(defaults | parts))
+    trace = parts.get("trace")
+    return Pipeline(dispatch=Dispatch(named, trace=trace), **(defaults | parts))
 
 
 def ask(model: str = "fake", *, max_tokens: int | None = None, **fields: object) -> Request:
@@ -135,10 +137,10 @@ class Remember:
     def __init__(self) -> None:
         self.kept: tuple[Event, ...] | None = None
 
-    async def find(self, request: Request) -> tuple[Event, ...] | None:
-        return self.kept
+    async def find(self, request: Request) -> Found:
+        return Found(state="miss") if self.kept is None else Found(state="hit", events=self.kept)
 
-    async def keep(self, request: Request, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    async def keep(self, request: Request, events: AsyncGenerator[Event, None], tab: Callable[[], Tab]) -> AsyncGenerator[Event, None]:
         seen: list[Event] = []
         async for event in events:
             seen.append(event)
@@ -210,7 +212,7 @@ async def test_a_bug_is_a_500_that_tells_the_client_nothing(caplog: pytest.LogCa
 
 async def test_an_upstream_that_ends_without_a_finish_is_a_bug() -> None:
     class Silent(FakeUpstream):
-        async def stream(self, request: Request, route: Route) -> AsyncGenerator[Event, None]:
+        async def stream(self, request: Request, route: Route, tab: Tab) -> AsyncGenerator[Event, None]:
             yield Delta(text="and")
 
     finish = only_finish(await events_of(pipeline(Silent()), ask()))
@@ -220,7 +222,7 @@ async def test_an_upstream_that_ends_without_a_finish_is_a_bug() -> None:
 
 async def test_nothing_follows_the_finish() -> None:
     class Chatty(FakeUpstream):
-        async def stream(self, request: Request, route: Route) -> AsyncGenerator[Event, None]:
+        async def stream(self, request: Request, route: Route, tab: Tab) -> AsyncGenerator[Event, None]:
             yield Finish(reason="stop")
             yield Delta(text="more")
             yield Finish(reason="stop")
@@ -284,7 +286,7 @@ def ticking(step_s: float) -> Iterator[float]:
 
 async def test_the_deadline_ends_a_request_that_never_pauses() -> None:
     class Endless(FakeUpstream):
-        async def stream(self, request: Request, route: Route) -> AsyncGenerator[Event, None]:
+        async def stream(self, request: Request, route: Route, tab: Tab) -> AsyncGenerator[Event, None]:
             while True:
                 yield Delta(text="and ")
 
@@ -310,7 +312,7 @@ async def test_timings_come_from_the_clock() -> None:
     now = [10.0]
 
     class Slow(FakeUpstream):
-        async def stream(self, request: Request, route: Route) -> AsyncGenerator[Event, None]:
+        async def stream(self, request: Request, route: Route, tab: Tab) -> AsyncGenerator[Event, None]:
             for wait, piece in ((2.0, "a"), (0.5, "b"), (1.5, "c")):
                 now[0] += wait
                 yield Delta(text=piece, token_ids=(1,))

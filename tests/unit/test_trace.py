@@ -83,8 +83,8 @@ def test_a_failure_s_latency_is_not_an_answer_s(metrics: Metrics, registry: Coll
 
 def test_tokens_are_timed_as_they_go_out(metrics: Metrics, registry: CollectorRegistry) -> None:
     metrics(Streamed(REQUEST, ttft_s=0.5))
-    metrics(Streamed(REQUEST, gap_s=0.25))
-    metrics(Streamed(REQUEST, gap_s=0.5, num_tokens=2))  # two that left together
+    metrics(Streamed(REQUEST, gaps_s=(0.25,)))
+    metrics(Streamed(REQUEST, gaps_s=(0.25, 0.25)))  # two that left together
     assert registry.get_sample_value("vllm:time_to_first_token_seconds_sum", MODEL) == 0.5
     assert registry.get_sample_value("vllm:inter_token_latency_seconds_count", MODEL) == 3
     assert registry.get_sample_value("vllm:time_per_output_token_seconds_sum", MODEL) == 0.75  # the older name

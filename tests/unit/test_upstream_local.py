@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 import pytest
+from serving import tab
 
 from penstock.core.errors import ContextTooLong, EngineDied, InvalidRequest
 from penstock.core.types import Delta, Event, Finish, Message, ModelCard, PromptInfo, Request, Route, Sampling
@@ -112,7 +113,7 @@ class Bench:
     async def answer(self, request: Request) -> list[Event]:
         if not self.engine.jobs:
             await self.client.start()
-        async with aclosing(self.upstream.stream(request, ROUTE)) as events:
+        async with aclosing(self.upstream.stream(request, ROUTE, tab())) as events:
             return [event async for event in events]
 
 
@@ -357,7 +358,7 @@ async def test_two_requests_of_one_id_have_jobs_of_their_own() -> None:
 async def test_a_client_that_leaves_aborts_its_jobs() -> None:
     bench = Bench(says("a", "b", "c"))
     await bench.client.start()
-    async with aclosing(bench.upstream.stream(ask(n=2), ROUTE)) as events:
+    async with aclosing(bench.upstream.stream(ask(n=2), ROUTE, tab())) as events:
         async for event in events:
             if isinstance(event, Delta):
                 break
@@ -369,7 +370,7 @@ async def test_nothing_is_sent_before_the_engine_s_first_output() -> None:
     """So that another route may be tried when the engine dies meanwhile."""
     bench = Bench(lambda job: [])
     await bench.client.start()
-    async with aclosing(bench.upstream.stream(ask(), ROUTE)) as events:
+    async with aclosing(bench.upstream.stream(ask(), ROUTE, tab())) as events:
         pending = asyncio.create_task(anext(events))
         while not bench.engine.jobs:
             await asyncio.sleep(0)

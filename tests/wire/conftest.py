@@ -23,7 +23,7 @@ from penstock.pipeline import Pipeline
 from penstock.router.fixed import FixedRouter
 from penstock.trace import Trace
 from penstock.trace.metrics import Metrics
-from penstock.upstream import routes_by_model
+from penstock.upstream import Dispatch, routes_by_model
 from penstock.upstream.fake import FakeUpstream, Script
 
 
@@ -50,7 +50,7 @@ def make_gateway() -> MakeGateway:
         upstreams = {"fake": upstream}
         metrics, ledger = Metrics(CollectorRegistry(), ["fake"]), MemoryLedger()
         router = FixedRouter(routes_by_model(upstreams))
-        pipeline = Pipeline(upstreams=upstreams, router=router, ledger=ledger, trace=Trace(metrics))
+        pipeline = Pipeline(dispatch=Dispatch(upstreams), router=router, ledger=ledger, trace=Trace(metrics))
         settings = settings or ServerSettings(port=0)
         return Gateway(build(pipeline, settings, metrics), upstream, ledger, settings)
 

@@ -16,7 +16,7 @@ from penstock.gateway.server import serve
 from penstock.pipeline import Pipeline
 from penstock.router.fixed import FixedRouter
 from penstock.trace.metrics import Metrics
-from penstock.upstream import routes_by_model
+from penstock.upstream import Dispatch, routes_by_model
 from penstock.upstream.fake import FakeUpstream, Script
 
 
@@ -27,7 +27,7 @@ def say(line: str) -> None:
 
 async def main() -> None:
     upstreams = {"fake": FakeUpstream(Script(pieces=("Hello ",) * 20, delay_s=0.1))}
-    pipeline = Pipeline(upstreams=upstreams, router=FixedRouter(routes_by_model(upstreams)))
+    pipeline = Pipeline(dispatch=Dispatch(upstreams), router=FixedRouter(routes_by_model(upstreams)))
     settings = ServerSettings(port=0, drain_s=float(sys.argv[1]))
     app = build(pipeline, settings, Metrics(CollectorRegistry(), ["fake"]))
     await serve(app, settings, on_ready=say)

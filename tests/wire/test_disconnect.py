@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from penstock.core.types import Delta, Event, Finish, Request, Route
+from penstock.trace import Tab
 from penstock.upstream.fake import FakeUpstream, Script
 
 ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}]}
@@ -74,7 +75,7 @@ class Endless(FakeUpstream):
 
     sent = 0
 
-    async def stream(self, request: Request, route: Route) -> AsyncGenerator[Event, None]:
+    async def stream(self, request: Request, route: Route, tab: Tab) -> AsyncGenerator[Event, None]:
         while self.sent < 20_000:
             self.sent += 1
             yield Delta(text="x" * 4096, token_ids=(1,))

@@ -23,7 +23,7 @@ from penstock.text import load_chat_template, load_tokenizer
 from penstock.trace import Trace
 from penstock.trace.logs import log_requests
 from penstock.trace.metrics import Metrics
-from penstock.upstream import Upstream, routes_by_model
+from penstock.upstream import Dispatch, Upstream, routes_by_model
 from penstock.upstream.local import LocalUpstream
 
 LoadProgress = Callable[[str, Loading], None]  # called with the model's name, on the event loop
@@ -60,7 +60,8 @@ async def build(settings: Settings, progress: LoadProgress, *, show_downloads: b
             upstreams[model.name] = upstream
         started.pop_all()
     router = FixedRouter(routes_by_model(upstreams))
-    pipeline = Pipeline(upstreams=upstreams, router=router, trace=Trace(metrics, log_requests), deadline_s=settings.server.deadline_s)
+    trace = Trace(metrics, log_requests)
+    pipeline = Pipeline(dispatch=Dispatch(upstreams, trace=trace), router=router, trace=trace, deadline_s=settings.server.deadline_s)
     return Stack(pipeline=pipeline, metrics=metrics, served=served)
 
 

@@ -1,5 +1,5 @@
 """Answer again without computing."""
 
-from penstock.cache.protocol import Cache, NoCache
+from penstock.cache.protocol import Cache, Found, NoCache
 
-__all__ = ["Cache", "NoCache"]
+__all__ = ["Cache", "Found", "NoCache"]

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Protocol
 
-from penstock.core.types import Event, Request
+from msgspec import Struct
+
+from penstock.core.types import CacheState, EngineUse, Event, Request, Route, Usage
+from penstock.trace import Tab
+
+
+class Found(Struct, frozen=True, kw_only=True):
+    """What the cache has. On a hit: the answer's events, the `Finish` last, and what it once took to make it."""
+
+    state: CacheState
+    events: tuple[Event, ...] = ()
+    route: Route | None = None
+    usage: Usage = Usage()
+    use: EngineUse | None = None
 
 
 class Cache(Protocol):
     """Whole answers, found by everything that could change them: tenant, model, prompt, tools, sampling."""
 
-    async def find(self, request: Request) -> tuple[Event, ...] | None:
-        """The events of an earlier answer that may stand for this one, its `Finish` last; None on a miss."""
+    async def find(self, request: Request) -> Found:
+        """An earlier answer that may stand for this one, or why there is none."""
 
-    def keep(self, request: Request, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-        """Pass on `events`; store the answer once its `Finish` has come through."""
+    def keep(self, request: Request, events: AsyncGenerator[Event, None], tab: Callable[[], Tab]) -> AsyncGenerator[Event, None]:
+        """Pass on `events`; store the answer once its `Finish` has come through. `tab()` is the attempt that made it."""
 
 
 class NoCache:
     """Finds nothing and keeps nothing."""
 
-    async def find(self, request: Request) -> tuple[Event, ...] | None:
-        return None
+    async def find(self, request: Request) -> Found:
+        return Found(state="off")
 
-    def keep(self, request: Request, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    def keep(self, request: Request, events: AsyncGenerator[Event, None], tab: Callable[[], Tab]) -> AsyncGenerator[Event, None]:
         return events

@@ -4,26 +4,45 @@ from __future__ import annotations
 
 import argparse
 import json
+from decimal import Decimal
 
 from msgspec import Struct
 
 from penstock.cli.settings import read
-from penstock.core.settings import Settings
+from penstock.core.settings import SHARED, Settings
+
+SECRET = ("keys.secret", "api_key")  # set, but not shown
 
 
 def run(arguments: argparse.Namespace) -> int:
     settings = read(arguments, arguments.models)
-    lines = ["[server]", *_table(settings.server, "server", settings)]
+    lines: list[str] = []
+    for room in SHARED:
+        lines += [f"[{room}]", *_table(getattr(settings, room), room, settings), ""]
+    for i, upstream in enumerate(settings.upstreams):
+        lines += ["[[upstreams]]", *_table(upstream, f"upstreams.{i}", settings), ""]
     for i, model in enumerate(settings.models):
-        lines += ["", "[[models]]", *(_line(key, getattr(model, key), settings.sources[f"models.{i}.{key}"]) for key in ("model", "name"))]
-        lines += ["", "[models.engine]", *_table(model.engine, f"models.{i}.engine", settings)]
-    print("\n".join(lines))
+        lines += ["[[models]]", *(_line(key, getattr(model, key), settings.sources[f"models.{i}.{key}"]) for key in ("model", "name"))]
+        lines += ["", "[models.engine]", *_table(model.engine, f"models.{i}.engine", settings), ""]
+    print("\n".join(lines[:-1]))
     return 0
 
 
 def _table(room: Struct, prefix: str, settings: Settings) -> list[str]:
-    return [_line(field, getattr(room, field), settings.sources[f"{prefix}.{field}"]) for field in room.__struct_fields__]
+    """The fields of a struct; those that are set to nothing are left out, for TOML has no word for it."""
+    fields = [field for field in room.__struct_fields__ if getattr(room, field) is not None]
+    return [_line(field, _shown(f"{prefix}.{field}", getattr(room, field)), settings.sources[f"{prefix}.{field}"]) for field in fields]
+
+
+def _shown(path: str, value: object) -> object:
+    return "***" if value and path.endswith(SECRET) else value
 
 
 def _line(key: str, value: object, source: str) -> str:
-    return f"{key} = {json.dumps(value)}".ljust(36) + f"# {source}"
+    return f"{key} = {_toml(value)}".ljust(39) + f" # {source}"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + " }" if value else "{}"
+    return str(value) if isinstance(value, Decimal) else json.dumps(value)

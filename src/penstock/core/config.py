@@ -6,6 +6,7 @@ A `Spec` is as written and may say "auto"; the part that owns it resolves it onc
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -17,6 +18,8 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
+WhenDown = Literal["refuse", "allow", "local"]
+UpstreamKind = Literal["openai", "anthropic", "bedrock", "vertex"]
 
 DEFAULT_MODEL = "penstock-mini"  # the built-in one
 
@@ -29,6 +32,115 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_body_bytes: Count = 16 * 2**20  # a larger request gets 413
     deadline_s: Seconds = 600.0  # from a request's arrival to its last token
     drain_s: Seconds = 30.0  # after SIGTERM, how long running requests may take to finish
+    max_connections: Count = 8192  # more are turned away with 503
+    data_dir: str = "~/.local/share/penstock"  # keys, ledger, spool
+
+
+class KeySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may ask. On loopback a server without keys is open to all; elsewhere it answers only keys, unless `open`."""
+
+    open: bool = False  # no key is needed although the server listens beyond loopback and has none
+    secret: str = ""  # what hashes keys; "" keeps one in the data folder. The same on every gateway of one database
+    refresh_s: Annotated[float, Meta(gt=0)] = 1.0  # a key made or revoked elsewhere counts after so long
+
+
+class LimitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the limits of keys are counted, and what happens to each control while that place is down.
+
+    "refuse": 503. "allow": unlimited. "local": counted by this process alone.
+    """
+
+    counters: str = "memory"  # memory, sqlite, or a redis:// URL for several gateways
+    requests_when_down: WhenDown = "local"
+    tokens_when_down: WhenDown = "local"
+    concurrent_when_down: WhenDown = "local"
+    budget_when_down: WhenDown = "refuse"
+    timeout_s: Annotated[float, Meta(gt=0)] = 0.5  # a store that takes longer is down
+    allow_unknown_price: bool = False  # let keys with a budget use what has no price
+
+
+class LedgerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where each attempt is written down, and keys with it."""
+
+    database: str = "sqlite"  # sqlite (in the data folder), sqlite:///PATH, postgresql://…, or memory
+    sync_s: Annotated[float, Meta(gt=0)] = 1.0  # the most that a power cut loses; a killed process loses nothing
+
+
+class PriceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What things cost. An unknown price stays unknown."""
+
+    file: str = ""  # a TOML price book whose entries go before the shipped ones
+    machine_usd_per_hour: Annotated[Decimal, Meta(ge=0)] | None = None  # of the machine that the engines run on
+    kv_share: Share = 0.3  # part of engine time that is billed by KV blocks held, the rest by tokens computed
+
+
+class RouterSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Other names for models. An alias may list several, which are then tried in that order."""
+
+    aliases: dict[str, str | list[str]] = {}
+    auto: str = ""  # the model that "auto" means; "": the first one served
+
+
+class DispatchSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How hard a route is tried before anything was sent to the client."""
+
+    attempts: Count = 3  # calls of upstreams in all, for one request
+    backoff_s: Seconds = 0.1  # before the first retry of the same route; doubles, with full jitter
+    max_backoff_s: Seconds = 2.0
+    breaker_failures: Count = 5  # in a row; then the route rests
+    breaker_open_s: Seconds = 10.0  # until one request probes it
+    hedge_after_s: Annotated[float, Meta(gt=0)] | None = None  # no first token by then: ask the next route too
+    first_token_s: Annotated[float, Meta(gt=0)] | None = None  # no first token by then: the attempt has failed
+
+
+class CacheSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whole answers, given again to the very same request of the same tenant."""
+
+    exact: bool = False
+    max_bytes: Count = 64 * 2**20
+    ttl_s: Annotated[float, Meta(gt=0)] = 3600.0
+
+
+class EmbeddingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The embedding model that is served beside the others."""
+
+    enabled: bool | Auto = "auto"  # auto: when the extra `embeddings` is installed
+    name: Annotated[str, Meta(min_length=1)] = "all-minilm-l6-v2"
+
+
+class TraceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is told about requests, and to whom."""
+
+    otlp: str = ""  # an OTLP/HTTP endpoint for spans, such as http://localhost:4318; needs the extra `otel`
+    service_name: str = "penstock"
+    log_prompts: bool = False  # prompts and answers go into the log
+
+
+class PageSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The web page."""
+
+    enabled: bool = True
+    history: Annotated[int, Meta(ge=1, le=100_000)] = 1000  # requests that it can show
+    keep_text: bool = False  # whether it keeps their prompts and answers
+
+
+class UpstreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A server that answers, other than an engine of our own."""
+
+    name: Annotated[str, Meta(min_length=1)]
+    kind: UpstreamKind = "openai"
+    url: str = ""  # such as http://localhost:8001/v1
+    api_key: str = ""
+    api_key_env: str = ""  # the environment variable that holds the key
+    models: dict[str, str] | list[str] = {}  # name served here → name there; empty: what the server lists
+    headers: dict[str, str] = {}
+    region: str = ""  # Bedrock and Vertex
+    project: str = ""  # Vertex
+    connect_s: Annotated[float, Meta(gt=0)] = 5.0
+    idle_s: Annotated[float, Meta(gt=0)] = 120.0  # no byte for so long: it has failed
+    max_connections: Count = 1024
+    max_output_tokens: Count | None = None  # for budgets, where the price book does not know it
+    context_tokens: Count | None = None
 
 
 class EngineSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,15 +4,23 @@
     ├── InvalidRequest      400 invalid_request_error   what the client sent cannot be served, now or later
     │   ├── ContextTooLong  400 context_length_exceeded
     │   └── Unsupported     400 unsupported_parameter   a field that Penstock knows and does not honour
+    ├── Unauthorized        401 invalid_api_key         no key, or one that is unknown, expired or revoked
+    ├── Forbidden           403 permission_denied       the key does not reach so far
+    │   └── PriceUnknown    403 price_unknown           a key with a budget asks for what has no price
     ├── ModelNotFound       404 model_not_found
     ├── TooLarge            413 request_too_large
+    ├── RateLimited         429 rate_limit_exceeded     a limit of the key; with a time to wait
+    │   └── BudgetExceeded  429 insufficient_quota      the key's budget is spent
     ├── Overloaded          429 overloaded              retryable, with a time to wait
+    ├── UpstreamFailed      502 upstream_error          retryable: the upstream broke off, or said what makes no sense
     ├── EngineDied          503 engine_died             retryable
     ├── NotReady            503 not_ready               retryable
+    ├── LimitsDown          503 limits_unavailable      the store of the counters cannot be reached, and the policy is to refuse
     ├── DeadlineExceeded    504 deadline_exceeded       retryable
     ├── UserError           a user's mistake at the command line or in a config file (exit code 2)
     │   ├── ConfigError
     │   ├── LoadError       a model that is not there or cannot be read
+    │   ├── MissingExtra    a feature whose packages are not installed
     │   └── MemoryPlanError too little memory, with the nearest values that fit
     └── Bug                 500 an impossible state: ours to mend
 
@@ -66,6 +74,20 @@ class Unsupported(InvalidRequest):
     code = "unsupported_parameter"
 
 
+class Unauthorized(PenstockError):
+    status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(PenstockError):
+    status = 403
+    code = "permission_denied"
+
+
+class PriceUnknown(Forbidden):
+    code = "price_unknown"
+
+
 class ModelNotFound(PenstockError):
     status = 404
     code = "model_not_found"
@@ -76,9 +98,24 @@ class TooLarge(PenstockError):
     code = "request_too_large"
 
 
+class RateLimited(PenstockError):
+    status = 429
+    code = "rate_limit_exceeded"
+
+
+class BudgetExceeded(RateLimited):
+    code = "insufficient_quota"
+
+
 class Overloaded(PenstockError):
     status = 429
     code = "overloaded"
+    retryable = True
+
+
+class UpstreamFailed(PenstockError):
+    status = 502
+    code = "upstream_error"
     retryable = True
 
 
@@ -92,6 +129,11 @@ class NotReady(PenstockError):
     status = 503
     code = "not_ready"
     retryable = True
+
+
+class LimitsDown(PenstockError):
+    status = 503
+    code = "limits_unavailable"
 
 
 class DeadlineExceeded(PenstockError):
@@ -115,12 +157,21 @@ class LoadError(UserError):
     code = "load_error"
 
 
+class MissingExtra(UserError):
+    code = "missing_extra"
+
+
 class MemoryPlanError(UserError):
     code = "memory_plan_error"
 
 
 class Bug(PenstockError):
     """An impossible state. Never caught to carry on; reported as it is."""
+
+
+def missing_extra(what: str, extra: str) -> MissingExtra:
+    """`what` needs packages that are not installed; `extra` brings them."""
+    return MissingExtra(f"{what} needs packages that are not installed", hint=f"pip install 'penstock[{extra}]'")
 
 
 def from_failure(failure: Failure) -> PenstockError:

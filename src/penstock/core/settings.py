@@ -12,6 +12,10 @@
     name = "qwen"
     engine = { max_model_len = 4096 }
 
+    [[upstreams]]
+    name = "vllm"
+    url = "http://localhost:8001/v1"
+
 A value that a room does not know, or of the wrong type, is a `ConfigError` that names the setting and where it was written.
 """
 
@@ -20,16 +24,46 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path, PurePath
 from typing import Annotated, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Struct
 
-from penstock.core.config import DEFAULT_MODEL, EngineSpec, ModelSettings, ServerSettings
+from penstock.core.config import (
+    DEFAULT_MODEL,
+    CacheSettings,
+    DispatchSettings,
+    EmbeddingSettings,
+    EngineSpec,
+    KeySettings,
+    LedgerSettings,
+    LimitSettings,
+    ModelSettings,
+    PageSettings,
+    PriceSettings,
+    RouterSettings,
+    ServerSettings,
+    TraceSettings,
+    UpstreamSettings,
+)
 from penstock.core.errors import ConfigError, closest
 
-ROOMS: Mapping[str, type[Struct]] = {"server": ServerSettings, "engine": EngineSpec}
+SHARED: Mapping[str, type[Struct]] = {  # one table each, for the whole server
+    "server": ServerSettings,
+    "keys": KeySettings,
+    "limits": LimitSettings,
+    "ledger": LedgerSettings,
+    "prices": PriceSettings,
+    "router": RouterSettings,
+    "dispatch": DispatchSettings,
+    "cache": CacheSettings,
+    "embeddings": EmbeddingSettings,
+    "trace": TraceSettings,
+    "page": PageSettings,
+}
+ROOMS: Mapping[str, type[Struct]] = {**SHARED, "engine": EngineSpec}
 MODEL_KEYS = ("model", "name", "engine")
 UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
@@ -46,18 +80,30 @@ class Given(Struct, frozen=True):
 
 
 class Written(Struct, frozen=True):
-    """A config file: settings by path ("server.port"), and one such table per model."""
+    """A config file: settings by path ("server.port"), and one such table per model and upstream."""
 
     given: dict[str, Given] = {}
     models: tuple[dict[str, Given], ...] = ()
+    upstreams: tuple[dict[str, Given], ...] = ()
 
 
 class Settings(Struct, frozen=True, kw_only=True):
     """All that was resolved. `sources` names the origin of each value by its path, such as "models.0.engine.dtype"."""
 
-    server: ServerSettings
-    models: tuple[ModelSettings, ...]
-    sources: dict[str, str]
+    server: ServerSettings = ServerSettings()
+    keys: KeySettings = KeySettings()
+    limits: LimitSettings = LimitSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    prices: PriceSettings = PriceSettings()
+    router: RouterSettings = RouterSettings()
+    dispatch: DispatchSettings = DispatchSettings()
+    cache: CacheSettings = CacheSettings()
+    embeddings: EmbeddingSettings = EmbeddingSettings()
+    trace: TraceSettings = TraceSettings()
+    page: PageSettings = PageSettings()
+    models: tuple[ModelSettings, ...] = ()
+    upstreams: tuple[UpstreamSettings, ...] = ()
+    sources: dict[str, str] = {}
 
 
 def resolve(
@@ -69,18 +115,24 @@ def resolve(
 ) -> Settings:
     """Settings from all layers. `models` (from the command line) replace those of the file; `flags` are paths to text.
 
+    Where neither names a model and the file has no upstreams, the built-in model is served.
     Raises ConfigError for an unknown key, a wrong type, a value out of bounds, two models of one name.
     """
+    environment = environment or {}
     written = read_file(file) if file else Written()
-    shell = read_environment(environment or {}) | {path: Given(text, _flag(path), is_text=True) for path, text in (flags or {}).items()}
-    entries = tuple({"model": Given(name, "command line")} for name in models) or written.models or ({},)
+    shell = read_environment(environment) | {path: Given(text, _flag(path), is_text=True) for path, text in (flags or {}).items()}
+    named = tuple({"model": Given(name, "command line")} for name in models)
+    entries = named or written.models or (() if written.upstreams else ({},))
+    base = {**written.given, **shell}
     layered = [{**written.given, **entry, **shell} for entry in entries]
     settings = Settings(
-        server=_room(ServerSettings, "server", layered[0]),
+        **{room: _room(kind, room, base) for room, kind in SHARED.items()},  # type: ignore[arg-type]
         models=tuple(_model(entry) for entry in layered),
-        sources=_sources(layered),
+        upstreams=tuple(_upstream(entry, environment) for entry in written.upstreams),
+        sources=_sources(base, layered, written.upstreams),
     )
-    _check_names([model.name for model in settings.models])
+    _check_names([model.name for model in settings.models], "models")
+    _check_names([*(model.name for model in settings.models), *(upstream.name for upstream in settings.upstreams)], "models or upstreams")
     return settings
 
 
@@ -98,13 +150,15 @@ def read_environment(environment: Mapping[str, str]) -> dict[str, Given]:
 def read_file(path: Path) -> Written:
     """The settings in one TOML file, their names checked."""
     document = _parse(path)
-    models = document.pop("models", [])
+    models, upstreams = _list("models", document, path), _list("upstreams", document, path)
     given: dict[str, Given] = {}
     for room, table in document.items():
         given |= _table(room, table, str(path))
-    if not isinstance(models, list):
-        raise ConfigError(f"models must be a list of tables, got {models!r} in {path}", hint="write one [[models]] table per model")
-    return Written(given, tuple(_model_table(entry, str(path)) for entry in models))
+    return Written(
+        given,
+        tuple(_model_table(entry, str(path)) for entry in models),
+        tuple(_upstream_table(entry, str(path)) for entry in upstreams),
+    )
 
 
 def parse_size(text: str) -> int:
@@ -126,9 +180,16 @@ def _parse(path: Path) -> dict[str, object]:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
 
+def _list(name: str, document: dict[str, object], path: Path) -> list[object]:
+    entries = document.pop(name, [])
+    if not isinstance(entries, list):
+        raise ConfigError(f"{name} must be a list of tables, got {entries!r} in {path}", hint=f"write one [[{name}]] table for each")
+    return entries
+
+
 def _table(room: str, table: object, source: str) -> dict[str, Given]:
     if room not in ROOMS:
-        raise _unknown(room, [*ROOMS, "models"], source)
+        raise _unknown(room, [*ROOMS, "models", "upstreams"], source)
     if not isinstance(table, dict):
         raise ConfigError(f"{room} must be a table, got {table!r} in {source}", hint=f"write its settings below [{room}]")
     return {_path(room, key, source): Given(value, source) for key, value in table.items()}
@@ -145,6 +206,16 @@ def _model_table(entry: object, source: str) -> dict[str, Given]:
             raise _unknown(f"models.{key}", [f"models.{known}" for known in MODEL_KEYS], source)
         given |= _table("engine", value, source) if key == "engine" else {key: Given(value, source)}
     return given
+
+
+def _upstream_table(entry: object, source: str) -> dict[str, Given]:
+    if not isinstance(entry, dict):
+        raise ConfigError(f"an upstream must be a table, got {entry!r} in {source}", hint="write its settings below [[upstreams]]")
+    known = UpstreamSettings.__struct_fields__
+    for key in entry:
+        if key not in known:
+            raise _unknown(f"upstreams.{key}", [f"upstreams.{field}" for field in known], source)
+    return {f"upstreams.{key}": Given(value, source) for key, value in entry.items()}
 
 
 def _path(room: str, key: str, source: str) -> str:
@@ -167,6 +238,20 @@ def _model(given: Mapping[str, Given]) -> ModelSettings:
     return ModelSettings(model=str(model), name=str(name), engine=_room(EngineSpec, "engine", given))
 
 
+def _upstream(given: Mapping[str, Given], environment: Mapping[str, str]) -> UpstreamSettings:
+    """The upstream with its key, read from the environment where `api_key_env` says so."""
+    if "upstreams.name" not in given:
+        raise ConfigError("an upstream has no name", hint='write name = "…" in each [[upstreams]] table')
+    upstream = _room(UpstreamSettings, "upstreams", given)
+    if not upstream.api_key_env:
+        return upstream
+    if upstream.api_key:
+        raise ConfigError(f"the upstream {upstream.name!r} has both api_key and api_key_env", hint="keep one of them")
+    if not environment.get(upstream.api_key_env):
+        raise ConfigError(f"the upstream {upstream.name!r} wants its key in ${upstream.api_key_env}, which is not set")
+    return msgspec.structs.replace(upstream, api_key=environment[upstream.api_key_env])
+
+
 def served_name(model: str) -> str:
     """The name that clients ask for: a Hugging Face id as it is, a path's last part without its ending."""
     path = PurePath(model)
@@ -180,9 +265,12 @@ def _room(kind: type[Room], room: str, given: Mapping[str, Given]) -> Room:
     return kind(**{field: _convert(f"{room}.{field}", value, types[field]) for field, value in found.items()})
 
 
-def _sources(layered: Sequence[Mapping[str, Given]]) -> dict[str, str]:
-    paths = {f"server.{field}": (f"server.{field}", layered[0]) for field in ServerSettings.__struct_fields__}
-    for i, given in enumerate(layered):
+def _sources(base: Mapping[str, Given], models: Sequence[Mapping[str, Given]], upstreams: Sequence[Mapping[str, Given]]) -> dict[str, str]:
+    shared = [f"{room}.{field}" for room, kind in SHARED.items() for field in kind.__struct_fields__]
+    paths = {path: (path, base) for path in shared}
+    for i, given in enumerate(upstreams):
+        paths |= {f"upstreams.{i}.{field}": (f"upstreams.{field}", given) for field in UpstreamSettings.__struct_fields__}
+    for i, given in enumerate(models):
         keys = ["model", "name", *(f"engine.{field}" for field in EngineSpec.__struct_fields__)]
         paths |= {f"models.{i}.{key}": (key, given) for key in keys}
     return {path: given[key].source if key in given else "default" for path, (key, given) in paths.items()}
@@ -193,10 +281,18 @@ def _convert(path: str, given: Given, kind: object) -> object:
         value = given.value
         if path.endswith("_bytes") and isinstance(value, str) and value != "auto":
             value = parse_size(value)
+        if isinstance(value, float) and _takes_decimal(kind):
+            value = str(value)  # 0.1 as it was written, not as the nearest binary number
+        if given.is_text and isinstance(value, str) and value[:1] in "{[":
+            value = msgspec.json.decode(value)
         return msgspec.convert(value, kind, strict=not given.is_text)
     except (msgspec.ValidationError, ValueError):
         size = " or a size such as 2GiB" if path.endswith("_bytes") else ""
         raise ConfigError(f"{path} must be {describe(kind)}{size}, got {given.value!r} (from {given.source})") from None
+
+
+def _takes_decimal(kind: object) -> bool:
+    return kind is Decimal or any(map(_takes_decimal, get_args(kind)))
 
 
 def describe(kind: object) -> str:
@@ -210,23 +306,30 @@ def _phrases(kind: object) -> Iterator[str]:
         yield " ".join([*_phrases(bare), *(_limits(limit) for limit in limits)])
     elif get_origin(kind) is Literal:
         yield from (f'"{choice}"' for choice in get_args(kind))
+    elif get_origin(kind) in (dict, list):
+        yield "a table" if get_origin(kind) is dict else "a list"
     elif get_args(kind):
         for option in get_args(kind):
             yield from _phrases(option)
     else:
-        yield {int: "an integer", float: "a number", bool: "true or false", str: "a text"}[kind]  # type: ignore[index]
+        names = {int: "an integer", float: "a number", Decimal: "a number", bool: "true or false", str: "a text", type(None): "nothing"}
+        yield names[kind]  # type: ignore[index]
 
 
 def _limits(limit: msgspec.Meta) -> str:
     if limit.ge is not None and limit.le is not None:
         return f"from {limit.ge} to {limit.le}"
+    if limit.gt is not None:
+        return f"above {limit.gt}"
+    if limit.min_length is not None:
+        return f"of at least {limit.min_length} character"
     return f"of at least {limit.ge}" + (f" and below {limit.lt}" if limit.lt is not None else "")
 
 
-def _check_names(names: Sequence[str]) -> None:
+def _check_names(names: Sequence[str], what: str) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"two models are served as {name!r}", hint="give each [[models]] entry a `name` of its own")
+            raise ConfigError(f"two {what} are served as {name!r}", hint="give each entry a `name` of its own")
 
 
 def _flag(path: str) -> str:

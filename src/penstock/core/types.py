@@ -6,20 +6,58 @@ Times are seconds on the monotonic clock unless the name says otherwise; counts 
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Literal
 
 from msgspec import Struct
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
-FinishReason = Literal["stop", "length", "content_filter", "abort", "error"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "abort", "error"]
+CacheState = Literal["off", "bypass", "miss", "hit"]
+Purpose = Literal["answer", "retry", "hedge", "embedding", "cache"]
+
+
+class ToolCall(Struct, frozen=True, kw_only=True):
+    """A call that a model asks for. `arguments` is JSON text exactly as the model wrote it, perhaps invalid."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class ToolCallPiece(Struct, frozen=True, kw_only=True):
+    """A streamed part of one call: `id` and `name` come with its first piece, `arguments` bit by bit."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+class Tool(Struct, frozen=True, kw_only=True):
+    """A function that the model may ask to be called. `parameters` is a JSON schema."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, object] = {}
+    strict: bool | None = None
+
+
+class ToolChoice(Struct, frozen=True, kw_only=True):
+    """Whether tools may, must not or must be called; `name` is set when it must be that one."""
+
+    mode: Literal["auto", "none", "required"] = "auto"
+    name: str | None = None
 
 
 class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One turn of a chat, as plain text."""
+    """One turn of a chat, as plain text. An assistant's turn may call tools; a tool's turn answers `tool_call_id`."""
 
     role: Role
     content: str
     name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
 
 
 class Sampling(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -47,14 +85,47 @@ class Sampling(Struct, frozen=True, kw_only=True, omit_defaults=True):
     skip_special_tokens: bool = True
 
 
+class Limits(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one key may use; None: unlimited. Budgets are US dollars per UTC day and UTC month."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_requests: int | None = None
+    budget_day_usd: Decimal | None = None
+    budget_month_usd: Decimal | None = None
+    budget_action: Literal["refuse", "warn"] = "refuse"
+
+    @property
+    def has_budget(self) -> bool:
+        return self.budget_day_usd is not None or self.budget_month_usd is not None
+
+
+class Principal(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """On whose behalf a request runs. The default is the anonymous user of an open server: it may do everything."""
+
+    key_id: str = ""
+    name: str = ""
+    tenant: str = ""  # partition of every cache; a key has one of its own unless it was given another
+    models: tuple[str, ...] | None = None  # names that may be asked for; None: all
+    routes: tuple[str, ...] | None = None  # path prefixes that may be called, such as "/v1/embeddings"; None: all
+    admin: bool = True
+    priority: int = 0  # lower runs earlier
+    limits: Limits = Limits()
+
+
 class Request(Struct, frozen=True, kw_only=True):
-    """What a client asks for. Exactly one of `messages`, `prompt` and `prompt_token_ids` is set."""
+    """What a client asks for. Exactly one of `messages`, `prompt`, `prompt_token_ids` and `inputs` is set.
+
+    `inputs` are texts, or token ids, to be made into vectors; the answer is one `Vectors` and the `Finish`.
+    """
 
     id: str
-    model: str
+    model: str  # a served model, an alias of one, or "auto"
     messages: tuple[Message, ...] | None = None
     prompt: str | None = None
     prompt_token_ids: tuple[int, ...] | None = None
+    inputs: tuple[str, ...] | tuple[tuple[int, ...], ...] | None = None
+    dimensions: int | None = None  # of the vectors; None: the model's own
     sampling: Sampling = Sampling()
     n: int = 1
     echo: bool = False
@@ -63,7 +134,13 @@ class Request(Struct, frozen=True, kw_only=True):
     continue_final_message: bool = False
     chat_template_kwargs: dict[str, object] = {}
     truncate_prompt_tokens: int | None = None
-    tenant: str = ""  # prefix-cache salt: two tenants never share KV
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, object] | None = None  # in OpenAI's shape
+    reasoning_effort: str | None = None
+    principal: Principal = Principal()
+    tenant: str = ""  # partition of the caches: two tenants share neither KV nor answers
     priority: int = 0  # lower runs earlier
     deadline_s: float | None = None  # from arrival; None: the server's own
 
@@ -90,6 +167,8 @@ class Delta(Struct, frozen=True, kw_only=True):
 
     index: int = 0
     text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallPiece, ...] = ()
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] | None = None
     finish_reason: FinishReason | None = None
@@ -106,16 +185,34 @@ class PromptInfo(Struct, frozen=True, kw_only=True):
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """Tokens of one request. cached is a part of prompt, reasoning a part of completion."""
+    """Tokens of one request. cached and cache_write are parts of prompt, reasoning a part of completion.
+
+    `estimated`: no upstream said so; counted from what was delivered.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
     reasoning_tokens: int = 0
+    estimated: bool = False
 
     @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
+
+
+class EngineUse(Struct, frozen=True, kw_only=True):
+    """What a request took of an engine of our own.
+
+    Each step's wall time is divided over its sequences twice: by the tokens computed (`prefill_s`, `decode_s`) and by the
+    KV blocks held (`kv_s`). Over all requests `prefill_s + decode_s`, and also `kv_s`, add up to the time the engine was busy.
+    """
+
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    kv_s: float = 0.0
+    kv_block_s: float = 0.0  # blocks held times seconds
 
 
 class Timings(Struct, frozen=True, kw_only=True):
@@ -145,14 +242,21 @@ class Finish(Struct, frozen=True, kw_only=True):
     reason: FinishReason
     usage: Usage = Usage()
     timings: Timings = Timings()
+    cost_usd: Decimal | None = None  # None: unknown
     failure: Failure | None = None
 
 
-Event = PromptInfo | Delta | Finish
+class Vectors(Struct, frozen=True, kw_only=True):
+    """The embeddings of a request's `inputs`, in their order."""
+
+    vectors: tuple[tuple[float, ...], ...]
+
+
+Event = PromptInfo | Delta | Vectors | Finish
 
 
 class Route(Struct, frozen=True, kw_only=True):
-    """A place that can answer: which upstream, and the model's name there."""
+    """A place that can answer: which upstream, and the name under which the model is served (the upstream may know it by another)."""
 
     upstream: str
     model: str
@@ -176,6 +280,50 @@ class Verdict(Struct, frozen=True, kw_only=True):
     text: str | None = None
 
 
+class Price(Struct, frozen=True, kw_only=True):
+    """US dollars per token, exact. None: priced as prompt (cached, cache_write) or completion (reasoning) tokens are."""
+
+    prompt: Decimal
+    completion: Decimal
+    cached: Decimal | None = None
+    cache_write: Decimal | None = None
+    reasoning: Decimal | None = None
+    request: Decimal = Decimal(0)  # per call
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One call of an upstream, as the ledger keeps it: retries, hedges and embeddings each have their own.
+
+    A cached answer is one, too, with the purpose "cache" and the cost zero.
+    """
+
+    id: str  # the same for ever: writing an attempt twice changes nothing
+    request_id: str
+    number: int  # within its request, from 0
+    purpose: Purpose
+    key_id: str
+    tenant: str
+    model: str  # as asked for
+    route: Route
+    started_at: float  # unix seconds
+    reason: FinishReason
+    failure: str | None = None  # an error's code
+    usage: Usage = Usage()
+    use: EngineUse | None = None  # of an engine of our own
+    timings: Timings = Timings()
+    cost_usd: Decimal | None = None  # None: unknown
+    saved_usd: Decimal | None = None  # what a cached answer would have cost
+
+
+class Stage(Struct, frozen=True, kw_only=True):
+    """A stretch of a request's way, seconds since its arrival. `note` says what came of it."""
+
+    name: str
+    start_s: float
+    end_s: float
+    note: str = ""
+
+
 class ModelCard(Struct, frozen=True, kw_only=True):
     """One served model, as `/v1/models` lists it."""
 
@@ -184,6 +332,8 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     owned_by: str = "penstock"
     root: str | None = None
     max_model_len: int | None = None
+    max_output_tokens: int | None = None
+    embeds: bool = False  # it makes vectors, not answers
     default_sampling: Sampling = Sampling()  # for fields that a request leaves unset
 
 

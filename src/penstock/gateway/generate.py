@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from penstock.core.config import ServerSettings
 from penstock.core.errors import InvalidRequest, NotReady
-from penstock.core.types import PromptInfo, Request
+from penstock.core.types import PromptInfo, Request, Vectors
 from penstock.gateway.connection import EVENTS, Reply, read_body, while_connected
 from penstock.gateway.edge import Exchange, exchange_of
 from penstock.gateway.merge import Placed, merged
@@ -84,7 +84,7 @@ class Generate(Generic[F]):
             async for place, event in events:
                 if isinstance(event, PromptInfo):
                     whole.prompt(place, await self._prompt(call.requests[place], event))
-                else:
+                elif not isinstance(event, Vectors):
                     whole.add(place, event)
         await reply.json(whole.body())
 
@@ -96,7 +96,7 @@ class Generate(Generic[F]):
             async for place, event in events:
                 if isinstance(event, PromptInfo):
                     chunks.prompt(place, await self._prompt(call.requests[place], event))
-                elif written := chunks.add(place, event):
+                elif not isinstance(event, Vectors) and (written := chunks.add(place, event)):
                     if not started:
                         await reply.start(EVENTS, headers=(("cache-control", "no-cache"), ("x-accel-buffering", "no")))
                         started = True

@@ -13,7 +13,13 @@ class Ledger(Protocol):
     """Is told of each request exactly once, when it has ended, whatever happened."""
 
     def record(self, ended: Ended) -> None:
-        """Write down what the request used. Must not block: it runs on the event loop."""
+        """Write down the request's attempts. Once it returns, killing the process loses none of them.
+
+        Runs on the event loop, before the client is told that the answer is complete: it may append to a file, not wait.
+        """
+
+    async def close(self) -> None:
+        """Write what is still to be written."""
 
 
 class MemoryLedger:
@@ -32,3 +38,6 @@ class MemoryLedger:
             cached_tokens=self.usage.cached_tokens + usage.cached_tokens,
             reasoning_tokens=self.usage.reasoning_tokens + usage.reasoning_tokens,
         )
+
+    async def close(self) -> None:
+        return None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from penstock.core.types import Decision, Failure, Finish, Request, Route
+from penstock.core.types import Attempt, CacheState, Decision, Failure, Finish, Request, Route, Stage, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -19,12 +19,16 @@ class Accepted(Struct, frozen=True):
 
 
 class Streamed(Struct, frozen=True):
-    """A piece with tokens has gone out. Exactly one of the two times is set; seconds."""
+    """Tokens have gone out: the first, or some more. Seconds.
+
+    `gaps_s` has one entry per token: the time since the token before it of the same choice; tokens that left together share it.
+    They are told in batches, the last before the end of the request.
+    """
 
     request: Request
+    route: Route | None = None  # None: not from an upstream
     ttft_s: float | None = None  # the request's first piece: since its arrival
-    gap_s: float | None = None  # a later piece: since the one before it of the same choice
-    num_tokens: int = 1
+    gaps_s: tuple[float, ...] = ()
 
 
 class Rerouted(Struct, frozen=True):
@@ -42,6 +46,12 @@ class Ended(Struct, frozen=True):
     decision: Decision | None
     finish: Finish
     longest_choice: int = 0  # tokens of its longest choice
+    arrived_at: float = 0.0  # unix seconds
+    attempts: tuple[Attempt, ...] = ()  # every call of an upstream, in the order begun
+    stages: tuple[Stage, ...] = ()
+    cache: CacheState = "off"
+    verdicts: tuple[Verdict, ...] = ()  # of guards that did not simply allow
+    text: str | None = None  # the first choice's, where somebody who watches keeps texts
 
 
 TraceEvent = Accepted | Streamed | Rerouted | Ended
@@ -51,7 +61,8 @@ Observer = Callable[[TraceEvent], None]
 class Trace:
     """Hands each event to every observer. An observer that fails is logged and never harms a request."""
 
-    def __init__(self, *observers: Observer) -> None:
+    def __init__(self, *observers: Observer, keep_text: bool = False) -> None:
+        self.keep_text = keep_text
         self._observers = observers
 
     def emit(self, event: TraceEvent) -> None:

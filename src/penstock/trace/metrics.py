@@ -177,8 +177,8 @@ class _Series:
 
     def streamed(self, event: Streamed) -> None:
         self._observe("vllm:time_to_first_token_seconds", event.ttft_s)
-        for _ in range(event.num_tokens):  # tokens that left together share the time since those before them
-            self._observe("vllm:inter_token_latency_seconds", None if event.gap_s is None else event.gap_s / event.num_tokens)
+        for gap_s in event.gaps_s:
+            self._observe("vllm:inter_token_latency_seconds", gap_s)
 
     def ended(self, event: Ended) -> None:
         self.ends[event.finish.reason].inc()

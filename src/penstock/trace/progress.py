@@ -1,14 +1,37 @@
-"""One request as it goes: when it came, when its tokens went out, how many they were."""
+"""One request as it goes: when it came, which way it went, when its tokens went out, how many they were."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from penstock.core.types import Decision, Delta, Finish, PromptInfo, Request, Timings, Usage
+from penstock.core.types import (
+    Attempt,
+    CacheState,
+    Decision,
+    Delta,
+    EngineUse,
+    Finish,
+    PromptInfo,
+    Purpose,
+    Request,
+    Route,
+    Stage,
+    Timings,
+    Usage,
+    Verdict,
+)
 from penstock.trace.events import Accepted, Ended, Streamed, Trace
+from penstock.trace.tab import Tab
+
+GAPS_TOLD = 64  # gaps between tokens that are gathered before the trace is told
+
+Cost = Callable[[Route, Usage, EngineUse | None], Decimal | None]
 
 
 class _Choice(Struct):
@@ -19,16 +42,28 @@ class _Choice(Struct):
 
 
 class Progress:
-    """Measures one request with the given clock (seconds, monotonic) and tells the trace."""
+    """Measures one request with the given clock (seconds, monotonic) and tells the trace.
+
+    `decision`, `cache` and `verdicts` are set as they become known: before the first event reaches the client.
+    """
 
     def __init__(self, request: Request, clock: Callable[[], float], trace: Trace) -> None:
         self.request = request
         self.decision: Decision | None = None
+        self.cache: CacheState = "off"
+        self.verdicts: list[Verdict] = []
+        self.tabs: list[Tab] = []
+        self.stages: list[Stage] = []
+        self.saved_usd: Decimal | None = None  # by a cached answer
+        self.ended: Ended | None = None
         self._clock = clock
         self._trace = trace
         self._arrived_s = clock()
+        self._arrived_at = time.time()
         self._first_s: float | None = None
         self._choices: dict[int, _Choice] = {}
+        self._gaps_s: list[float] = []
+        self._text: list[str] | None = [] if trace.keep_text else None
         self._prompt = PromptInfo(token_ids=())
         trace.emit(Accepted(request))
 
@@ -36,20 +71,55 @@ class Progress:
         """Seconds since the request came in."""
         return self._clock() - self._arrived_s
 
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Note how long a stage takes."""
+        started_s = self.elapsed_s()
+        try:
+            yield
+        finally:
+            self.stages.append(Stage(name=name, start_s=started_s, end_s=self.elapsed_s()))
+
+    def attempt(self, route: Route, purpose: Purpose) -> Tab:
+        """Begin an attempt; `close` ends it, and whatever is open at the end of the request ends with that."""
+        tab = Tab(route, purpose, len(self.tabs), self._clock(), time.time())
+        self.tabs.append(tab)
+        return tab
+
+    def close(self, tab: Tab) -> None:
+        """The attempt has ended; its `reason`, `failure`, `usage` and `use` are final."""
+        tab.ended_s = self._clock()
+
     def see(self, event: PromptInfo | Delta) -> None:
         """Take note of an event on its way to the client."""
         if isinstance(event, PromptInfo):
             self._prompt = event
-        elif tokens := len(event.token_ids) or bool(event.text):  # an upstream may not tell its token ids: a piece is one then
+            return
+        if tokens := len(event.token_ids) or bool(event.text or event.reasoning or event.tool_calls):  # no ids told: a piece is one
             self._count(event.index, tokens)
+        if self._text is not None and event.index == 0:
+            self._text.append(event.text)
 
-    def end(self, finish: Finish) -> Ended:
-        """Complete `finish` with what was measured, and say that the request has ended."""
+    def end(self, finish: Finish, cost: Cost | None = None) -> Ended:
+        """Complete `finish` with what was measured and what it cost, and say that the request has ended."""
+        self._tell_gaps()
         usage = self._usage() if finish.usage == Usage() else finish.usage
-        finish = replace(finish, usage=usage, timings=self._timings(finish.timings.queue_s))
-        ended = Ended(self.request, self.decision, finish, self._longest())
-        self._trace.emit(ended)
-        return ended
+        attempts = tuple(self._attempt(tab, finish, cost) for tab in self.tabs)
+        finish = replace(finish, usage=usage, timings=self._timings(finish.timings.queue_s), cost_usd=_total(attempts))
+        self.ended = Ended(
+            request=self.request,
+            decision=self.decision,
+            finish=finish,
+            longest_choice=self._longest(),
+            arrived_at=self._arrived_at,
+            attempts=attempts,
+            stages=tuple(self.stages),
+            cache=self.cache,
+            verdicts=tuple(self.verdicts),
+            text=None if self._text is None else "".join(self._text),
+        )
+        self._trace.emit(self.ended)
+        return self.ended
 
     def _count(self, index: int, tokens: int) -> None:
         now = self._clock()
@@ -57,15 +127,54 @@ class Progress:
         if choice is None:
             self._choices[index] = _Choice(tokens, now)
         else:
-            self._trace.emit(Streamed(self.request, gap_s=now - choice.last_s, num_tokens=tokens))
+            self._gaps_s += [(now - choice.last_s) / tokens] * tokens
             choice.tokens += tokens
             choice.last_s = now
+            if len(self._gaps_s) >= GAPS_TOLD:
+                self._tell_gaps()
         if self._first_s is None:
             self._first_s = now
-            self._trace.emit(Streamed(self.request, ttft_s=now - self._arrived_s))
+            self._trace.emit(Streamed(self.request, self._route(), ttft_s=now - self._arrived_s))
+
+    def _tell_gaps(self) -> None:
+        if self._gaps_s:
+            self._trace.emit(Streamed(self.request, self._route(), gaps_s=tuple(self._gaps_s)))
+            self._gaps_s = []
+
+    def _route(self) -> Route | None:
+        return None if self.decision is None else self.decision.route
 
     def _longest(self) -> int:
         return max((choice.tokens for choice in self._choices.values()), default=0)
+
+    def _attempt(self, tab: Tab, finish: Finish, cost: Cost | None) -> Attempt:
+        """The attempt as the ledger keeps it. What is still open now, or ended without a word of its own, ended with the request."""
+        ended_s = self._clock() if tab.ended_s is None else tab.ended_s
+        usage = tab.usage or Usage(estimated=True)
+        known = tab.usage is not None or tab.use is not None
+        first_s = tab.first_s
+        return Attempt(
+            id=f"{self.request.id}#{tab.number}",
+            request_id=self.request.id,
+            number=tab.number,
+            purpose=tab.purpose,
+            key_id=self.request.principal.key_id,
+            tenant=self.request.tenant,
+            model=self.request.model,
+            route=tab.route,
+            started_at=tab.started_at,
+            reason=tab.reason,
+            failure=tab.failure.code if tab.failure else None,
+            usage=usage,
+            use=tab.use,
+            timings=Timings(
+                queue_s=tab.queue_s,
+                ttft_s=None if first_s is None else first_s - tab.started_s,
+                e2e_s=ended_s - tab.started_s,
+            ),
+            cost_usd=cost(tab.route, usage, tab.use) if cost is not None and known else Decimal(0) if not known else None,
+            saved_usd=self.saved_usd if tab.purpose == "cache" else None,
+        )
 
     def _usage(self) -> Usage:
         """What was used as far as it was seen: the answer of a request that broke off has no usage of its own."""
@@ -83,3 +192,13 @@ class Progress:
         later = self._longest() - 1
         tpot_s = (last_s - self._first_s) / later if later > 0 else None
         return Timings(queue_s=queue_s, ttft_s=self._first_s - self._arrived_s, tpot_s=tpot_s, e2e_s=e2e_s)
+
+
+def _total(attempts: tuple[Attempt, ...]) -> Decimal | None:
+    """The sum; unknown as soon as one of them is."""
+    total = Decimal(0)
+    for attempt in attempts:
+        if attempt.cost_usd is None:
+            return None
+        total += attempt.cost_usd
+    return total

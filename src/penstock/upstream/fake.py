@@ -24,6 +24,7 @@ from penstock.core.types import (
     TopLogprob,
     Usage,
 )
+from penstock.trace import Tab
 
 _CODE_POINTS = 0x110000
 
@@ -56,14 +57,18 @@ class FakeUpstream:
     def models(self) -> tuple[ModelCard, ...]:
         return (self._card,)
 
-    async def stream(self, request: Request, route: Route) -> AsyncGenerator[Event, None]:
+    async def stream(self, request: Request, route: Route, tab: Tab) -> AsyncGenerator[Event, None]:
         self.requests.append(request)
         script = next(self._scripts)
         self.open += 1
+        delivered = 0
         try:
             async for event in _play(script, request):
+                if isinstance(event, Delta):
+                    delivered += len(event.token_ids)
                 yield event
         finally:
+            tab.usage = Usage(prompt_tokens=len(_prompt(request).token_ids), completion_tokens=delivered)
             self.open -= 1
 
     def health(self) -> Health:

@@ -14,6 +14,7 @@ from penstock.core.types import Event, Finish, FinishReason, Health, ModelCard, 
 from penstock.engine.client import EngineClient
 from penstock.engine.messages import Job, Output
 from penstock.text import ChatTemplate, Tokenizer
+from penstock.trace import Tab
 from penstock.upstream.choice import Choice, named
 from penstock.upstream.prompt import Prompter, check_token_ids
 
@@ -35,7 +36,7 @@ class LocalUpstream:
         info = self._engine.info
         return (replace(self._card, max_model_len=info.plan.max_model_len, default_sampling=info.default_sampling),)
 
-    async def stream(self, request: Request, route: Route) -> AsyncGenerator[Event, None]:
+    async def stream(self, request: Request, route: Route, tab: Tab) -> AsyncGenerator[Event, None]:
         """`PromptInfo` comes with the engine's first output, so that nothing is sent while another route may be tried."""
         prompter = self._prompter()
         prompt = await prompter.make(request)

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from penstock.core.types import Event, Health, ModelCard, PromptInfo, Request, Route
+from penstock.trace import Tab
 
 
 class Upstream(Protocol):
@@ -14,11 +15,13 @@ class Upstream(Protocol):
     def models(self) -> tuple[ModelCard, ...]:
         """The models served here, with what each one samples by default."""
 
-    def stream(self, request: Request, route: Route) -> AsyncGenerator[Event, None]:
+    def stream(self, request: Request, route: Route, tab: Tab) -> AsyncGenerator[Event, None]:
         """Answer `request` with the model that `route` names: `PromptInfo` at most once, then `Delta`s, then one `Finish`.
+        A request with `inputs` gets one `Vectors` instead of `Delta`s.
 
         Each choice's last `Delta` carries its `finish_reason`. A `PenstockError` may be raised at any time; nothing
-        comes after it. Closing the generator early frees everything that the request held.
+        comes after it. Closing the generator early frees everything that the request held. `tab.usage` and `tab.use` say
+        what the call has used by the time the generator has closed, whichever way that came about.
         """
 
     def health(self) -> Health:

@@ -40,4 +40,5 @@ def error_body(failure: Failure) -> bytes:
 
 def retry_after(failure: Failure) -> str | None:
     """Whole seconds for the Retry-After header, or None where a retry would not help."""
-    return str(max(1, math.ceil(failure.retry_after_s or 1))) if failure.retryable else None
+    helps = failure.retryable or failure.retry_after_s is not None
+    return str(max(1, math.ceil(failure.retry_after_s or 1))) if helps else None
