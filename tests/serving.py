@@ -40,6 +40,10 @@ class Server:
         children = psutil.Process(self.process.pid).children(recursive=True)
         return next(child for child in children if "penstock.engine.worker" in " ".join(child.cmdline()))
 
+    def process_memory(self) -> int:
+        """Resident bytes of the server's own process."""
+        return int(psutil.Process(self.process.pid).memory_info().rss)
+
     def ready(self) -> tuple[int, str]:
         answer = httpx.get(f"{self.url}/ready", timeout=5)
         return answer.status_code, answer.text

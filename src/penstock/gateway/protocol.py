@@ -1,17 +1,24 @@
-"""HTTP/1.1 as uvicorn speaks it, with three bounds that uvicorn leaves open."""
+"""HTTP/1.1 as uvicorn speaks it, with four bounds that uvicorn leaves open."""
 
 from __future__ import annotations
 
 import asyncio
 
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from penstock.core.types import Failure
+from penstock.gateway.wire.errors import error_body
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_S = 30.0
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Bounds a request's head in size and time, and answers one request at a time.
+    """Bounds the number of connections and a request's head in size and time, and answers one request at a time.
+
+    A connection too many is told so with a 503 and closed.
 
     What a client pipelines behind a request that is not answered yet is dropped, and the connection closes with that answer:
     uvicorn would stop reading to hold it back, and then a client that leaves goes unnoticed by the request that runs.
@@ -22,8 +29,24 @@ class BoundedProtocol(HttpToolsProtocol):
     _dropping = False  # what is parsed now was pipelined
     _head_timer: asyncio.TimerHandle | None = None
 
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, object],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        max_connections: int,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._max_connections = max_connections
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > self._max_connections:
+            transport.write(_turned_away(self._max_connections))
+            transport.close()
+            return
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -67,3 +90,23 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+def _turned_away(limit: int) -> bytes:
+    """A whole response, written before anything was read."""
+    failure = Failure(
+        status=503,
+        code="overloaded",
+        message=f"the server has {limit} connections, its most",
+        hint="close idle ones, or raise the server's max_connections",
+        retryable=True,
+    )
+    body = error_body(failure)
+    head = (
+        "HTTP/1.1 503 Service Unavailable",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        "retry-after: 1",
+        "connection: close",
+    )
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import errno
 import math
+import resource
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -21,6 +23,7 @@ from penstock.gateway.protocol import BoundedProtocol
 
 KEEP_ALIVE_S = 30  # an idle connection is kept for so long
 CLEAN_UP_S = 2.0  # for requests cut off by the end of the drain
+SPARE_FILES = 256  # for logs, databases and libraries
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -64,7 +67,7 @@ async def serve(
     bound = bound or bind(settings)
     config = uvicorn.Config(
         app,
-        http=BoundedProtocol,
+        http=partial(BoundedProtocol, max_connections=settings.max_connections),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,
@@ -75,6 +78,7 @@ async def serve(
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.drain_s),
     )
+    _allow_files(settings.max_connections)
     server = _Server(config, on_ready=lambda: on_ready(url(bound)))
     try:
         await server.serve(sockets=[bound])
@@ -120,6 +124,16 @@ class _Server(uvicorn.Server):
         finally:
             for sig, handler in before.items():
                 signal.signal(sig, handler)
+
+
+def _allow_files(connections: int) -> None:
+    """Room for so many sockets, and as many again to upstreams, as far as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + SPARE_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _unbindable(host: str, port: int, error: OSError) -> UserError:
