@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import secrets
 import socket
 import subprocess
 import sys
@@ -55,6 +56,7 @@ LITELLM = """
 model_list:
   - model_name: {model}
     litellm_params: {{model: openai/{model}, api_base: "http://127.0.0.1:{upstream}/v1", api_key: none}}
+general_settings: {{master_key: {key}}}
 """
 
 
@@ -174,8 +176,10 @@ def _passthrough(folder: Path, upstream: int, options: argparse.Namespace) -> It
 @contextmanager
 def _litellm(folder: Path, upstream: int, options: argparse.Namespace) -> Iterator[Gateway]:
     port = _port()
-    (folder / "litellm.yaml").write_text(LITELLM.format(model=MODEL, upstream=upstream))
-    with _started("litellm", [options.litellm, "--config", folder / "litellm.yaml", "--port", port], port, folder) as gateway:
+    key = f"sk-{secrets.token_hex(32)}"
+    (folder / "litellm.yaml").write_text(LITELLM.format(model=MODEL, upstream=upstream, key=key))
+    command = [options.litellm, "--config", folder / "litellm.yaml", "--host", "127.0.0.1", "--port", port]
+    with _started("litellm", command, port, folder, key) as gateway:
         yield gateway
 
 

@@ -60,7 +60,9 @@ def test_every_dependency_has_a_reason() -> None:
 def test_every_setting_is_documented_with_its_default() -> None:
     import msgspec
 
-    defaults = {f"{room}.{field.name}": field.default for room, kind in ROOMS.items() for field in msgspec.structs.fields(kind)}
+    fields = {f"{room}.{field.name}": field for room, kind in ROOMS.items() for field in msgspec.structs.fields(kind)}
+    empty = {path: field.default_factory for path, field in fields.items() if field.default is msgspec.NODEFAULT}
+    defaults = {path: empty[path]() if path in empty else field.default for path, field in fields.items()}
     table = re.findall(r"^\| `([\w.]+)` \| `([^`]+)` \| .+ \|$", (ROOT / "docs" / "configuration.md").read_text(), re.MULTILINE)
     assert dict(table) == {path: msgspec.json.encode(default).decode() for path, default in defaults.items()}
 
