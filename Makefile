@@ -24,7 +24,7 @@ chat: .venv/installed  ## talk to the built-in model
 	@$(BIN)/penstock chat $(ARGS)
 
 test: .venv/installed-test  ## run all tests
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: lint test  ## what CI runs: lint, types, layers, tests
 

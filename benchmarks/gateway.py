@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from instant import MODEL, Load, ask
 
 HERE = Path(__file__).resolve().parent
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 30.0
 
 PENSTOCK = """
 [server]
@@ -48,9 +48,10 @@ url = "http://127.0.0.1:{upstream}/v1"
 models = ["{model}"]
 """
 PRICES = """
-["instant/{model}"]
-prompt = "0.000001"
-completion = "0.000002"
+[[prices]]
+models = ["{model}"]
+prompt = 1
+completion = 2
 """
 LITELLM = """
 model_list:
@@ -161,7 +162,7 @@ def _penstock(folder: Path, upstream: int, options: argparse.Namespace) -> Itera
     (folder / "prices.toml").write_text(PRICES.format(model=MODEL))
     command = [sys.executable, "-m", "penstock"]
     limits = ["--requests-per-minute", 10**9, "--tokens-per-minute", 10**12, "--concurrent", 10**6, "--budget-day", 10**6]
-    key = _output([*command, "keys", "create", "bench", *limits, "--config", config, "--quiet"])
+    key = _output([*command, "keys", "create", "bench", *limits, "--config", config])
     with _started("penstock", [*command, "serve", "--config", config], port, folder, key) as gateway:
         yield gateway
 
@@ -186,8 +187,12 @@ def _litellm(folder: Path, upstream: int, options: argparse.Namespace) -> Iterat
 @contextmanager
 def _started(name: str, command: Sequence[object], port: int, folder: Path, key: str = "") -> Iterator[Gateway]:
     started = time.perf_counter()
-    with _running(command, folder / f"{name}.log") as process:
-        _wait(lambda: _completes(port, key))
+    log = folder / f"{name}.log"
+    with _running(command, log) as process:
+        try:
+            _wait(lambda: _completes(port, key))
+        except RuntimeError as error:
+            raise RuntimeError(f"{name} is {error}: {log.read_text()[-2000:]}") from None
         yield Gateway(name, psutil.Process(process.pid), port, time.perf_counter() - started, key)
 
 
@@ -226,7 +231,7 @@ def _answers(port: int, path: str) -> bool:
 
 
 def _completes(port: int, key: str) -> bool:
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "ready?"}]}
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "ready?"}], "max_tokens": 1}
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
         return httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body, headers=headers, timeout=10).status_code == 200

@@ -8,15 +8,18 @@ Written on bare protocols so that they cost little beside what is measured betwe
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import uvloop
 
 TOKENS = 100
 MODEL = "instant"
+NUMBER = b"0123456789ab"  # in each request a number of its own: no cache has seen it before
 
 
 def _whole() -> bytes:
@@ -91,8 +94,10 @@ class Load:
 class Client(asyncio.Protocol):
     """One connection that asks the same thing again and again until none is left."""
 
-    def __init__(self, request: bytes, left: list[int], load: Load, done: asyncio.Future[None], *, streams: bool) -> None:
-        self._request, self._left, self._load, self._done, self._streams = request, left, load, done, streams
+    def __init__(
+        self, request: bytes, numbers: Iterator[int], left: list[int], load: Load, done: asyncio.Future[None], *, streams: bool
+    ) -> None:
+        self._request, self._numbers, self._left, self._load, self._done, self._streams = request, numbers, left, load, done, streams
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -107,7 +112,7 @@ class Client(asyncio.Protocol):
         self._left[0] -= 1
         self._data = bytearray()
         self._started = time.perf_counter()
-        self._transport.write(self._request)  # type: ignore[attr-defined]
+        self._transport.write(self._request.replace(NUMBER, b"%012d" % next(self._numbers)))  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
         self._data += data
@@ -136,15 +141,16 @@ class Client(asyncio.Protocol):
 
 async def ask(port: int, *, clients: int, requests: int, stream: bool, key: str = "", model: str = MODEL) -> Load:
     """`requests` answers over `clients` connections, as fast as they come."""
-    body = json.dumps({"model": model, "stream": stream, "messages": [{"role": "user", "content": "Say something, please."}]}).encode()
+    asked = {"model": model, "stream": stream, "temperature": 0, "max_tokens": TOKENS}
+    body = json.dumps({**asked, "messages": [{"role": "user", "content": f"Say something about {NUMBER.decode()}."}]}).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
     head += f"content-length: {len(body)}\r\n" + (f"authorization: Bearer {key}\r\n" if key else "") + "\r\n"
-    loop, load, left = asyncio.get_running_loop(), Load(), [requests]
+    loop, load, left, numbers = asyncio.get_running_loop(), Load(), [requests], itertools.count(time.time_ns() // 1000 % 10**11)
     ends = [loop.create_future() for _ in range(clients)]
     started = time.perf_counter()
     for end in ends:
         await loop.create_connection(
-            lambda end=end: Client(head.encode() + body, left, load, end, streams=stream),
+            lambda end=end: Client(head.encode() + body, numbers, left, load, end, streams=stream),
             "127.0.0.1",
             port,  # type: ignore[misc]
         )

@@ -38,7 +38,7 @@ from penstock.guard import AllowAll, Guard
 from penstock.meter import Admission, Hold, Ledger, MemoryLedger, NoPrices, Pricing, Unlimited
 from penstock.router import Router
 from penstock.trace import Progress, Trace
-from penstock.upstream import Dispatch, Tokenizing
+from penstock.upstream import Counting, Dispatch, Tokenizing
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Pipeline:
         async with (
             aclosing(self.dispatch.stream(request, progress.decision, progress)) as generated,
             aclosing(self.guard.watch(request, generated)) as watched,
-            aclosing(self.cache.keep(request, watched, lambda: progress.tabs[-1])) as kept,
+            aclosing(self.cache.keep(found, watched, lambda: progress.answering or progress.tabs[-1])) as kept,
         ):
             async for event in kept:
                 yield event
@@ -148,12 +148,19 @@ class Pipeline:
         return ended.finish
 
     def models(self) -> tuple[ModelCard, ...]:
-        """Every model that can be asked for."""
-        return tuple(card for upstream in self.dispatch.upstreams.values() for card in upstream.models())
+        """Every name that can be asked for: each model once, however many serve it, then the aliases, whose `root` is their model."""
+        cards: dict[str, ModelCard] = {}
+        for upstream in self.dispatch.upstreams.values():
+            for card in upstream.models():
+                cards.setdefault(card.id, card)
+        named = self.router.aliases.items()
+        return (*cards.values(), *(replace(cards[model], id=name, root=model) for name, model in named if model in cards))
 
     def default_sampling(self, model: str) -> Sampling:
-        """What `model` samples by when a request leaves a field unset; plain defaults for a model unknown here."""
-        return next((card.default_sampling for card in self.models() if card.id == model), Sampling())
+        """What `model`, or the model that it stands for, samples by when a request leaves a field unset; else plain defaults."""
+        model = self.router.aliases.get(model, model)
+        upstreams = self.dispatch.upstreams.values()
+        return next((card.default_sampling for upstream in upstreams for card in upstream.models() if card.id == model), Sampling())
 
     def health(self) -> Health:
         """Ready when every upstream is; otherwise the first that is not, by name."""
@@ -166,6 +173,14 @@ class Pipeline:
     async def tokenize(self, request: Request) -> PromptInfo:
         """What the prompt of `request` becomes. Raises `ModelNotFound`, `InvalidRequest`."""
         return await (await self._tokenizing(request)).tokenize(request)
+
+    async def count_tokens(self, request: Request) -> int:
+        """How many tokens the prompt of `request` has. Raises `ModelNotFound`, `InvalidRequest`."""
+        route = (await self.router.choose(request)).route
+        upstream = self.dispatch.upstreams[route.upstream]
+        if isinstance(upstream, Counting):
+            return await upstream.count_tokens(request, route)
+        return len((await self.tokenize(request)).token_ids)
 
     async def detokenize(self, request: Request) -> str:
         """The text of `request.prompt_token_ids`. Raises `ModelNotFound`, `InvalidRequest`."""

@@ -55,8 +55,9 @@ def workloads(draw: st.DrawFn) -> Workload:
             ignore_eos=rng.random() < 0.3,
             prompt_logprobs=rng.choice([None, None, None, 0]),
         )
-        priority, salt = rng.choice([-2, 0, 0, 3]), rng.choice(["", "tenant"])
-        jobs.append((rng.randint(0, 8), Job(id=str(index), prompt=tuple(prompt), sampling=sampling, salt=salt, priority=priority)))
+        priority, salt, account = rng.choice([-2, 0, 0, 3]), rng.choice(["", "tenant"]), rng.choice(["", "", "a", "b"])
+        job = Job(id=str(index), prompt=tuple(prompt), sampling=sampling, salt=salt, priority=priority, account=account)
+        jobs.append((rng.randint(0, 8), job))
         if rng.random() < 0.25:
             aborts[str(index)] = rng.randint(0, 60)
     return Workload(memory, jobs, aborts, draw(st.booleans()), draw(st.sampled_from([0.0, 0.01, 0.3])), rng)

@@ -140,7 +140,7 @@ class Remember:
     async def find(self, request: Request) -> Found:
         return Found(state="miss") if self.kept is None else Found(state="hit", events=self.kept)
 
-    async def keep(self, request: Request, events: AsyncGenerator[Event, None], tab: Callable[[], Tab]) -> AsyncGenerator[Event, None]:
+    async def keep(self, found: Found, events: AsyncGenerator[Event, None], tab: Callable[[], Tab]) -> AsyncGenerator[Event, None]:
         seen: list[Event] = []
         async for event in events:
             seen.append(event)

@@ -6,16 +6,18 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from penstock.core.errors import EngineDied
-from penstock.core.types import Decision, Finish, Request, Route, Sampling, Timings, Usage
+from penstock.core.types import Decision, Finish, Message, Request, Route, Sampling, Timings, Usage
 from penstock.engine.messages import EngineStats
 from penstock.trace import Accepted, Ended, Rerouted, Streamed, Trace
-from penstock.trace.logs import JSONFormatter, log_requests
+from penstock.trace.logs import JSONFormatter, RequestLog
 from penstock.trace.metrics import NOT_EXPOSED, Metrics
 
 MODEL = {"model_name": "mini", "engine": "0"}
@@ -38,7 +40,7 @@ def ended(finish: Finish, request: Request = REQUEST, longest: int = 0) -> Ended
 
 
 def ends(registry: CollectorRegistry) -> dict[str, float]:
-    reasons = ("stop", "length", "abort", "error", "content_filter")
+    reasons = ("stop", "length", "tool_calls", "abort", "error", "content_filter")
     return {reason: registry.get_sample_value("vllm:request_success_total", MODEL | {"finished_reason": reason}) or 0 for reason in reasons}
 
 
@@ -46,7 +48,7 @@ def test_every_end_is_counted_by_its_reason(metrics: Metrics, registry: Collecto
     for reason in ("stop", "stop", "length", "abort", "error"):
         metrics(Accepted(REQUEST))
         metrics(ended(Finish(reason=reason)))
-    assert ends(registry) == {"stop": 2, "length": 1, "abort": 1, "error": 1, "content_filter": 0}
+    assert ends(registry) == {"stop": 2, "length": 1, "tool_calls": 0, "abort": 1, "error": 1, "content_filter": 0}
     assert registry.get_sample_value("penstock:requests_accepted_total", MODEL) == 5
 
 
@@ -115,6 +117,29 @@ def test_engine_gauges_and_steps(metrics: Metrics, registry: CollectorRegistry) 
     assert registry.get_sample_value("vllm:iteration_tokens_total_sum", MODEL) == 32
 
 
+def test_utilization_is_that_of_the_last_seconds(registry: CollectorRegistry) -> None:
+    now = [0.0]
+    metrics = Metrics(registry, ["mini"], clock=lambda: now[0])
+
+    def utilization() -> float:
+        return registry.get_sample_value("penstock:engine_utilization", MODEL) or 0.0
+
+    for second in range(1, 61):  # busy half of the time
+        now[0] = second
+        metrics.step("mini", EngineStats(num_steps=second, busy_s=second / 2))
+    assert utilization() == pytest.approx(0.5)
+    now[0] = 66.0  # then nothing at all
+    assert utilization() < 0.5
+    now[0] = 75.0
+    assert utilization() == 0.0
+
+
+def test_names_may_be_served_later(metrics: Metrics, registry: CollectorRegistry) -> None:
+    metrics.serve(["mini", "remote"])
+    metrics(Accepted(replace(REQUEST, model="remote")))
+    assert registry.get_sample_value("penstock:requests_accepted_total", MODEL | {"model_name": "remote"}) == 1
+
+
 def dashboard_expressions(node: object) -> Iterator[str]:
     """Every string under `expr`, `query` or `definition` in a dashboard."""
     if isinstance(node, dict):
@@ -161,7 +186,7 @@ def test_an_observer_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -
 
 def test_a_log_line_tells_how_it_went_and_not_what_was_said(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    failure = EngineDied("the engine died").failure()
+    failure, log_requests = EngineDied("the engine died").failure(), RequestLog()
     log_requests(Rerouted(REQUEST, Route(upstream="first", model="mini"), failure))
     log_requests(ended(Finish(reason="stop", usage=Usage(prompt_tokens=2, completion_tokens=3), timings=Timings(e2e_s=0.5))))
     log_requests(ended(Finish(reason="error", failure=failure)))
@@ -172,6 +197,16 @@ def test_a_log_line_tells_how_it_went_and_not_what_was_said(caplog: pytest.LogCa
     assert (answered["usage"]["completion_tokens"], answered["timings"]["e2e_s"]) == (3, 0.5)
     assert (failed["status"], failed["code"]) == (503, "engine_died")
     assert "secret" not in "".join(lines)
+
+
+def test_what_was_said_is_logged_when_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    event = replace(ended(Finish(reason="stop", cost_usd=Decimal("0.00000012"))), text="an answer")
+    RequestLog(log_text=True)(event)
+    RequestLog(log_text=True)(replace(event, request=replace(REQUEST, prompt=None, messages=(Message(role="user", content="Hi"),))))
+    first, second = (json.loads(JSONFormatter().format(record)) for record in caplog.records)
+    assert (first["prompt"], first["answer"], first["cost_usd"]) == ("a secret", "an answer", "0.00000012")
+    assert second["prompt"] == [{"role": "user", "content": "Hi"}]
 
 
 def test_a_log_line_carries_the_traceback() -> None:

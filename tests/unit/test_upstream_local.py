@@ -10,8 +10,24 @@ from contextlib import aclosing
 import pytest
 from serving import tab
 
-from penstock.core.errors import ContextTooLong, EngineDied, InvalidRequest
-from penstock.core.types import Delta, Event, Finish, Message, ModelCard, PromptInfo, Request, Route, Sampling
+from penstock.core.errors import ContextTooLong, EngineDied, InvalidRequest, Unsupported
+from penstock.core.types import (
+    Delta,
+    EngineUse,
+    Event,
+    Finish,
+    Message,
+    ModelCard,
+    Principal,
+    PromptInfo,
+    Request,
+    Route,
+    Sampling,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    Usage,
+)
 from penstock.engine.client import EngineClient
 from penstock.engine.messages import (
     Abort,
@@ -31,6 +47,7 @@ from penstock.engine.messages import (
 )
 from penstock.text import ChatTemplate, Tokenizer
 from penstock.text.tokenizer import Vocabulary
+from penstock.trace import Tab
 from penstock.upstream.local import LocalUpstream
 
 EOS = 256
@@ -43,6 +60,8 @@ INFO = EngineInfo(
     model="bytes", architecture="none", num_parameters=0, vocab_size=300, eos_token_ids=(EOS,), plan=PLAN,
     default_sampling=Sampling(temperature=0.5),
 )  # fmt: skip
+USE = EngineUse(prefill_s=2.0, decode_s=1.0, kv_s=3.0, kv_block_s=30.0)
+CUT = EngineUse(prefill_s=1.0, decode_s=0.5, kv_s=1.5)
 ROUTE = Route(upstream="here", model="bytes")
 
 
@@ -77,6 +96,7 @@ class ScriptedEngine:
                 self._steps = asyncio.ensure_future(self._run(jobs))
             case Abort(ids=ids):
                 self.aborted += ids
+                self._receive(Step(outputs=tuple(Output(id=job_id, finish_reason="abort", use=CUT) for job_id in ids), stats=EngineStats()))
 
     async def close(self) -> None:
         pass
@@ -94,7 +114,7 @@ def says(*texts: str, reason: str = "stop", stop_token_id: int | None = EOS) -> 
     def play(job: Job) -> list[Output]:
         outputs = [Output(id=job.id, token_ids=tuple(text.encode()), num_cached_tokens=1, queue_s=0.25) for text in texts]
         last = (stop_token_id,) if stop_token_id is not None else ()
-        return [*outputs, Output(id=job.id, token_ids=last, finish_reason=reason, stop_token_id=stop_token_id)]
+        return [*outputs, Output(id=job.id, token_ids=last, finish_reason=reason, stop_token_id=stop_token_id, use=USE)]
 
     return play
 
@@ -110,10 +130,10 @@ class Bench:
         self.client = EngineClient("bytes", connect=lambda: self.engine)
         self.upstream = LocalUpstream(self.client, tokenizer, template, ModelCard(id="bytes", created=0))
 
-    async def answer(self, request: Request) -> list[Event]:
+    async def answer(self, request: Request, on: Tab | None = None) -> list[Event]:
         if not self.engine.jobs:
             await self.client.start()
-        async with aclosing(self.upstream.stream(request, ROUTE, tab())) as events:
+        async with aclosing(self.upstream.stream(request, ROUTE, on or tab())) as events:
             return [event async for event in events]
 
 
@@ -384,3 +404,60 @@ async def test_the_card_tells_the_context_and_the_model_s_defaults() -> None:
     await bench.client.start()
     (card,) = bench.upstream.models()
     assert (card.id, card.max_model_len, card.default_sampling.temperature) == ("bytes", CONTEXT, 0.5)
+
+
+async def test_an_attempt_knows_what_it_used() -> None:
+    noted = tab()
+    events = await Bench(says("Hel", "lo")).answer(ask(n=2), noted)
+    assert noted.usage == finish_of(events).usage == Usage(prompt_tokens=2, completion_tokens=12, cached_tokens=1)
+    assert noted.use == EngineUse(prefill_s=4.0, decode_s=2.0, kv_s=6.0, kv_block_s=60.0)
+    assert noted.queue_s == 0.25
+    assert noted.first_s is not None
+
+
+async def test_an_attempt_that_was_cut_knows_it_too() -> None:
+    """By a stop string, or by a client that leaves: before the generator has closed, the engine has said what it was."""
+    noted = tab()
+    await Bench(says("a", "b", "c", "d")).answer(ask(stop=("b",)), noted)
+    assert (noted.usage, noted.use) == (Usage(prompt_tokens=2, completion_tokens=2, cached_tokens=1), CUT)
+    bench, noted = Bench(says("a", "b", "c", "d")), tab()
+    await bench.client.start()
+    async with aclosing(bench.upstream.stream(ask(), ROUTE, noted)) as events:
+        async for event in events:
+            if isinstance(event, Delta):
+                break
+    assert (noted.usage, noted.use) == (Usage(prompt_tokens=2, completion_tokens=1, cached_tokens=1), CUT)
+
+
+async def test_an_attempt_that_was_refused_used_nothing() -> None:
+    noted = tab()
+    with pytest.raises(ContextTooLong):
+        await Bench(says("a")).answer(ask("x" * 60, max_tokens=5), noted)
+    assert noted.usage is noted.use is None
+
+
+async def test_jobs_run_on_behalf_of_their_key() -> None:
+    bench = Bench(says("a"))
+    await bench.answer(ask(priority=2, principal=Principal(key_id="k1", priority=-5)))
+    (job,) = bench.engine.jobs
+    assert (job.account, job.priority) == ("k1", -3)
+
+
+CALL = Message(role="assistant", content="", tool_calls=(ToolCall(id="1", name="f", arguments="{}"),))
+
+
+@pytest.mark.parametrize(
+    ("param", "fields"),
+    [
+        ("tools", {"tools": (Tool(name="f"),)}),
+        ("tool_choice", {"tool_choice": ToolChoice(mode="required")}),
+        ("messages", {"prompt": None, "messages": (CALL,)}),
+        ("response_format", {"response_format": {"type": "json_object"}}),
+        ("reasoning_effort", {"reasoning_effort": "low"}),
+        ("input", {"prompt": None, "inputs": ("text",)}),
+    ],
+)
+async def test_what_it_cannot_do_is_refused_by_name(param: str, fields: dict[str, object]) -> None:
+    with pytest.raises(Unsupported) as refused:
+        await Bench(says("a")).answer(ask(**fields))
+    assert refused.value.param == param

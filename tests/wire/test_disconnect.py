@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -11,8 +12,10 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from penstock.core.types import Delta, Event, Finish, Request, Route
+from penstock.gateway.connection import Reply, while_connected
 from penstock.trace import Tab
 from penstock.upstream.fake import FakeUpstream, Script
 
@@ -52,6 +55,27 @@ def test_leaving_ends_the_request_at_once(make_server: Callable[..., Any], strea
     assert wait_until(lambda: server.upstream.open == 0)
     assert wait_until(lambda: server.ledger.finished == {"abort": 1})
     assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+async def test_whoever_has_everything_may_leave() -> None:
+    written = asyncio.Event()
+
+    async def send(message: Message) -> None:
+        """Takes everything."""
+
+    reply = Reply(send)
+
+    async def receive() -> dict[str, str]:
+        await written.wait()
+        return {"type": "http.disconnect"}
+
+    async def work() -> None:
+        await reply.write(b"all", last=True)
+        written.set()
+        for _ in range(5):  # cleaning up takes a little longer than leaving
+            await asyncio.sleep(0)
+
+    await while_connected(receive, reply, work(), patience_s=5)
 
 
 def test_leaving_ends_every_prompt_of_a_batch(make_server: Callable[..., Any]) -> None:

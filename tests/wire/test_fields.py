@@ -50,7 +50,7 @@ HONOURED_BY_REQUEST: list[tuple[str, object, str, object]] = [
     ("n", 4, "n", 4),
     ("priority", -3, "priority", -3),
     ("truncate_prompt_tokens", 8, "truncate_prompt_tokens", 8),
-    ("cache_salt", "team", "tenant", "team"),
+    ("cache_salt", "team", "tenant", "\x1fteam"),
     ("add_special_tokens", True, "add_special_tokens", True),
     ("add_special_tokens", False, "add_special_tokens", False),
 ]

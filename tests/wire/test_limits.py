@@ -14,6 +14,8 @@ from penstock.core.config import ServerSettings
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
 MESSAGES = [{"role": "user", "content": "hello"}]
+TOOL = {"type": "function", "function": {"name": "f"}}
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
 async def refusal(http: httpx.AsyncClient, path: str, body: object) -> dict[str, Any]:
@@ -135,7 +137,9 @@ async def test_bounds_say_what_limit_and_value(http: httpx.AsyncClient, path: st
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"content": "x"}]}, "messages[0]"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages[0].role"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "function", "name": "f", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+        ({"messages": [{"role": "user", "content": "x", "tool_call_id": "a"}]}, "messages[0].tool_call_id"),
         ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "x", "colour": 1}]}, "messages[0].colour"),
         (
@@ -143,7 +147,26 @@ async def test_bounds_say_what_limit_and_value(http: httpx.AsyncClient, path: st
             "messages[0].content[0].image_url",
         ),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "lang": "en"}]}]}, "messages[0].content[0].lang"),
-        ({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
+        ({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]}, "messages[0].tool_calls[0]"),
+        ({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{"id": "a"}]}]}, "messages[0].tool_calls[0].function"),
+        ({"messages": [{"role": "assistant", "tool_calls": []}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": "x", "tool_calls": [CALL]}]}, "messages[0].tool_calls"),
+        ({"messages": MESSAGES, "tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"messages": MESSAGES, "tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"messages": MESSAGES, "tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        ({"messages": MESSAGES, "tools": [{"type": "function", "function": {"name": "f", "colour": 1}}]}, "tools[0].function.colour"),
+        ({"messages": MESSAGES, "tools": [TOOL, TOOL]}, "tools[1]"),
+        ({"messages": MESSAGES, "tools": [TOOL] * 513}, "tools"),
+        ({"messages": MESSAGES, "tools": [TOOL], "tool_choice": "maybe"}, "tool_choice"),
+        ({"messages": MESSAGES, "tool_choice": "required"}, "tool_choice"),
+        ({"messages": MESSAGES, "tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice"),
+        ({"messages": MESSAGES, "tools": [TOOL], "tool_choice": {"type": "allowed_tools"}}, "tool_choice.type"),
+        ({"messages": MESSAGES, "tools": [TOOL], "tool_choice": {"type": "x", "allowed_tools": {}}}, "tool_choice.allowed_tools"),
+        ({"messages": MESSAGES, "response_format": {"type": "xml"}}, "response_format.type"),
+        ({"messages": MESSAGES, "response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"messages": MESSAGES, "response_format": {"type": "grammar", "grammar": "x"}}, "response_format.grammar"),
+        ({"messages": MESSAGES, "reasoning_effort": "extreme"}, "reasoning_effort"),
+        ({"messages": MESSAGES, "penstock": {"explian": True}}, "penstock"),
         ({"messages": MESSAGES * 4097}, "messages"),
         ({"messages": MESSAGES, "chat_template": "{{ 1 }}"}, "chat_template"),
     ],

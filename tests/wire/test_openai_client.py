@@ -83,7 +83,7 @@ def test_streamed_completion(make_client: MakeClient) -> None:
 
 def test_models(make_client: MakeClient) -> None:
     client = make_client()
-    assert [model.id for model in client.models.list()] == ["fake"]
+    assert [model.id for model in client.models.list()] == ["fake", "auto"]
     assert client.models.retrieve("fake").owned_by == "penstock"
 
 
@@ -123,7 +123,8 @@ def test_errors_before_the_first_token(
         (ASK | {"model": "fakee"}, openai.NotFoundError, "model", "model_not_found"),
         (ASK | {"temperature": 3}, openai.BadRequestError, "temperature", "invalid_request_error"),
         (ASK | {"messages": []}, openai.BadRequestError, "messages", "invalid_request_error"),
-        (ASK | {"response_format": {"type": "json_object"}}, openai.BadRequestError, "response_format", "unsupported_parameter"),
+        (ASK | {"response_format": {"type": "xml"}}, openai.BadRequestError, "response_format.type", "invalid_request_error"),
+        (ASK | {"store": True}, openai.BadRequestError, "store", "unsupported_parameter"),
     ],
 )
 def test_refusals(make_client: MakeClient, ask: dict[str, Any], expected: type[openai.APIStatusError], param: str, code: str) -> None:

@@ -83,7 +83,8 @@ async def test_token_ids_beside_the_text(http: httpx.AsyncClient) -> None:
 async def test_models(http: httpx.AsyncClient) -> None:
     listed = (await http.get("/v1/models")).json()
     assert listed["object"] == "list"
-    assert listed["data"] == [(await http.get("/v1/models/fake")).json()]
+    assert listed["data"] == [(await http.get(f"/v1/models/{name}")).json() for name in ("fake", "auto")]
+    assert listed["data"][1]["root"] == "fake"
     assert listed["data"][0] | {"id": "fake", "object": "model", "owned_by": "penstock", "max_model_len": 4096} == listed["data"][0]
 
 
@@ -162,5 +163,5 @@ def _choices(answer: httpx.Response) -> list[dict[str, Any]]:
 
     if not answer.headers["content-type"].startswith("text/event-stream"):
         return list(answer.json()["choices"])
-    events = answer.text.removesuffix("data: [DONE]\n\n").split("\n\n")
-    return [choice for event in events if event for choice in json.loads(event.removeprefix("data: "))["choices"]]
+    events = [event for event in answer.text.removesuffix("data: [DONE]\n\n").split("\n\n") if event.startswith("data: ")]
+    return [choice for event in events for choice in json.loads(event.removeprefix("data: "))["choices"]]

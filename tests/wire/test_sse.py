@@ -18,10 +18,11 @@ ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "hello"}], "stre
 
 
 def events(body: bytes) -> list[dict[str, Any]]:
-    """Every event of a stream but the closing [DONE]."""
+    """Every event of a stream but the closing [DONE], and without the comment before it that says the cost."""
     parts = body.decode().split("\n\n")
     assert parts[-2:] == ["data: [DONE]", ""]
-    return [json.loads(part.removeprefix("data: ")) for part in parts[:-2]]
+    assert parts[-3].startswith(": x-penstock-cost ")
+    return [json.loads(part.removeprefix("data: ")) for part in parts[:-3]]
 
 
 async def test_role_then_text_then_the_end(http: httpx.AsyncClient) -> None:

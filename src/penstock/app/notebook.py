@@ -24,7 +24,7 @@ from tqdm import tqdm
 from penstock.app.bars import LoadingBars
 from penstock.app.loop import LoopThread
 from penstock.app.stack import Stack, build
-from penstock.core.config import DEFAULT_MODEL, EngineSpec, ModelSettings, ServerSettings
+from penstock.core.config import DEFAULT_MODEL, EmbeddingSettings, EngineSpec, LedgerSettings, ModelSettings, PageSettings
 from penstock.core.errors import InvalidRequest, from_failure
 from penstock.core.settings import Settings
 from penstock.core.types import Delta, Event, Finish, FinishReason, Message, Request, Sampling, Timings, TokenLogprob, Usage
@@ -100,7 +100,7 @@ class Engine:
     def close(self) -> None:
         """Free the model. The engine cannot be used afterwards; closing it again does nothing."""
         if not self._loop.closed:
-            self._loop.run(self._stack.pipeline.close())
+            self._loop.run(self._stack.close())
             self._loop.close()
 
     def __enter__(self) -> Engine:
@@ -121,7 +121,12 @@ class Engine:
 
 async def _build(model: str, spec: EngineSpec, progress: bool) -> Stack:
     served = ModelSettings(model=model, name=model, engine=replace(spec, in_process=True))
-    settings = Settings(server=ServerSettings(), models=(served,), sources={})
+    settings = Settings(
+        models=(served,),
+        ledger=LedgerSettings(database="memory"),  # nothing is written to disk
+        embeddings=EmbeddingSettings(enabled=False),
+        page=PageSettings(enabled=False),
+    )
     with LoadingBars(enabled=progress) as bars:
         return await build(settings, bars, show_downloads=progress)
 

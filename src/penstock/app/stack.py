@@ -1,32 +1,41 @@
-"""The object graph: engines, one upstream for each, the pipeline over them, and the metrics that watch."""
+"""The object graph: engines and other upstreams, the books, the pipeline over them, and whoever watches it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
 
+from penstock.app.books import Books, open_books
+from penstock.cache import NoCache
+from penstock.cache.exact import ExactCache
 from penstock.core.config import ModelSettings
 from penstock.core.settings import Settings
 from penstock.core.types import ModelCard
 from penstock.engine.client import EngineClient
-from penstock.engine.messages import EngineInfo, Loading
+from penstock.engine.messages import EngineInfo, EngineStats, Loading
 from penstock.files import locate
+from penstock.gateway.auth import Auth
+from penstock.gateway.page import Page, login_page
 from penstock.pipeline import Pipeline
 from penstock.router import FixedRouter
 from penstock.text import load_chat_template, load_tokenizer
-from penstock.trace import Trace
-from penstock.trace.logs import log_requests
+from penstock.trace import Observer, Trace
+from penstock.trace.logs import RequestLog
 from penstock.trace.metrics import Metrics
-from penstock.upstream import Dispatch, Upstream, routes_by_model
+from penstock.trace.window import Window
+from penstock.upstream import Dispatch, Upstream, embedding_models, routes_by_model
+from penstock.upstream.embedder import find_embedder
 from penstock.upstream.local import LocalUpstream
+from penstock.upstream.make import make_upstream
 
 LoadProgress = Callable[[str, Loading], None]  # called with the model's name, on the event loop
+OnStep = Callable[[str, EngineStats], None]
 
 
 class Served(Struct, frozen=True, kw_only=True):
@@ -38,39 +47,93 @@ class Served(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """Everything that serves, running. Closing the pipeline stops the engines."""
+    """Everything that serves, running. Closing it stops the engines."""
 
     pipeline: Pipeline
     metrics: Metrics
-    served: dict[str, Served]  # by the name that clients ask for
+    auth: Auth
+    page: Page | None
+    served: dict[str, Served]  # engines of our own, by the name that clients ask for
+    opened: AsyncExitStack
+
+    async def close(self) -> None:
+        """Let go of everything, in the order in which it hangs together."""
+        await self.opened.aclose()
 
 
 async def build(settings: Settings, progress: LoadProgress, *, show_downloads: bool = True) -> Stack:
-    """Load every model, one after the other so that each plans with the memory that the earlier ones left.
+    """Load every model, one after the other so that each plans with the memory that the earlier ones left; reach every upstream.
 
-    Raises LoadError, MemoryPlanError or EngineDied; what was already started is stopped then.
+    Raises ConfigError, LoadError, MissingExtra, MemoryPlanError, DatabaseDown or EngineDied; what was already started is
+    stopped then.
     """
-    metrics = Metrics(CollectorRegistry(), [model.name for model in settings.models])
+    async with AsyncExitStack() as opened:
+        books = await open_books(settings, opened)
+        window = Window(settings.page) if settings.page.enabled else None
+        metrics = Metrics(CollectorRegistry(), [model.name for model in settings.models])
+        trace = Trace(*_watchers(settings, metrics, window, opened), keep_text=settings.trace.log_prompts or settings.page.keep_text)
+        steps: list[OnStep] = [metrics.step, *([window.step] if window else ())]
+        upstreams, served = await _upstreams(settings, steps, progress, opened, show_downloads)
+        pipeline = _pipeline(settings, books, upstreams, trace)
+        opened.push_async_callback(pipeline.close)
+        metrics.serve(card.id for card in pipeline.models())
+        page = Page(pipeline, window, settings.page) if window else None
+        auth = Auth(books.ring, settings.server, is_open=settings.keys.open, login_page=login_page() if page else None)
+        return Stack(pipeline=pipeline, metrics=metrics, auth=auth, page=page, served=served, opened=opened.pop_all())
+
+
+def _watchers(settings: Settings, metrics: Metrics, window: Window | None, opened: AsyncExitStack) -> Iterator[Observer]:
+    yield metrics
+    yield RequestLog(log_text=settings.trace.log_prompts)
+    if window is not None:
+        yield window
+    if settings.trace.otlp:
+        from penstock.trace.otel import Spans
+
+        spans = Spans(settings.trace)
+        opened.push_async_callback(asyncio.to_thread, spans.close)
+        yield spans
+
+
+def _pipeline(settings: Settings, books: Books, upstreams: dict[str, Upstream], trace: Trace) -> Pipeline:
+    return Pipeline(
+        dispatch=Dispatch(upstreams, settings.dispatch, trace=trace),
+        router=FixedRouter(routes_by_model(upstreams), settings.router, embedding_models(upstreams)),
+        admission=books.limiter,
+        cache=ExactCache(settings.cache) if settings.cache.exact else NoCache(),
+        pricing=books.pricing,
+        ledger=books.ledger,
+        trace=trace,
+        deadline_s=settings.server.deadline_s,
+    )
+
+
+async def _upstreams(
+    settings: Settings, steps: list[OnStep], progress: LoadProgress, opened: AsyncExitStack, show_downloads: bool
+) -> tuple[dict[str, Upstream], dict[str, Served]]:
+    """By name; `opened` closes those that were started before another failed."""
     upstreams: dict[str, Upstream] = {}
     served: dict[str, Served] = {}
     async with AsyncExitStack() as started:
         for model in settings.models:
-            upstream, served[model.name] = await _load(model, metrics, progress, show_downloads)
-            started.push_async_callback(upstream.close)
-            upstreams[model.name] = upstream
-        started.pop_all()
-    router = FixedRouter(routes_by_model(upstreams))
-    trace = Trace(metrics, log_requests)
-    pipeline = Pipeline(dispatch=Dispatch(upstreams, trace=trace), router=router, trace=trace, deadline_s=settings.server.deadline_s)
-    return Stack(pipeline=pipeline, metrics=metrics, served=served)
+            upstreams[model.name], served[model.name] = await _load(model, steps, progress, show_downloads)
+            started.push_async_callback(upstreams[model.name].close)
+        for other in settings.upstreams:
+            upstreams[other.name] = await make_upstream(other)
+            started.push_async_callback(upstreams[other.name].close)
+        if (embedder := find_embedder(settings.embeddings)) is not None:
+            upstreams[settings.embeddings.name] = embedder
+        started.pop_all()  # from here on the pipeline closes them
+    return upstreams, served
 
 
-async def _load(model: ModelSettings, metrics: Metrics, progress: LoadProgress, show_downloads: bool) -> tuple[LocalUpstream, Served]:
+async def _load(model: ModelSettings, steps: list[OnStep], progress: LoadProgress, show_downloads: bool) -> tuple[LocalUpstream, Served]:
     files = await asyncio.to_thread(locate, model.model, progress=show_downloads)
     tokenizer = await asyncio.to_thread(load_tokenizer, files)
     template = load_chat_template(files, tokenizer)
     engine = EngineClient(model.model, model.engine)
-    engine.on_step(lambda stats: metrics.step(model.name, stats))
+    for step in steps:
+        engine.on_step(lambda stats, step=step: step(model.name, stats))  # type: ignore[misc]
     info = await engine.start(lambda loading: progress(model.name, loading))
     card = ModelCard(id=model.name, created=int(time.time()), root=model.model)
     return LocalUpstream(engine, tokenizer, template, card), Served(info=info, has_template=template is not None)

@@ -15,6 +15,7 @@ class Found(Struct, frozen=True, kw_only=True):
     """What the cache has. On a hit: the answer's events, the `Finish` last, and what it once took to make it."""
 
     state: CacheState
+    key: bytes = b""  # under which the answer to come is kept
     events: tuple[Event, ...] = ()
     route: Route | None = None
     usage: Usage = Usage()
@@ -27,8 +28,11 @@ class Cache(Protocol):
     async def find(self, request: Request) -> Found:
         """An earlier answer that may stand for this one, or why there is none."""
 
-    def keep(self, request: Request, events: AsyncGenerator[Event, None], tab: Callable[[], Tab]) -> AsyncGenerator[Event, None]:
-        """Pass on `events`; store the answer once its `Finish` has come through. `tab()` is the attempt that made it."""
+    def keep(self, found: Found, events: AsyncGenerator[Event, None], tab: Callable[[], Tab]) -> AsyncGenerator[Event, None]:
+        """Pass on `events`; store the answer once its `Finish` has come through.
+
+        `found` is what `find` said, `tab()` the attempt that made the answer.
+        """
 
 
 class NoCache:
@@ -37,5 +41,5 @@ class NoCache:
     async def find(self, request: Request) -> Found:
         return Found(state="off")
 
-    def keep(self, request: Request, events: AsyncGenerator[Event, None], tab: Callable[[], Tab]) -> AsyncGenerator[Event, None]:
+    def keep(self, found: Found, events: AsyncGenerator[Event, None], tab: Callable[[], Tab]) -> AsyncGenerator[Event, None]:
         return events

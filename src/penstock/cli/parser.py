@@ -31,7 +31,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise _unknown("command", argv[0], list(commands), parser.prog)
     arguments, left = parser.parse_known_args(argv or ["--help"])
     if left:
-        flags = list(commands[arguments.command]._option_string_actions)
+        flags = _flags(commands[arguments.command], arguments)
         raise _unknown("flag" if left[0].startswith("-") else "argument", left[0], flags, f"{parser.prog} {arguments.command}")
     return arguments
 
@@ -44,6 +44,15 @@ def config_flags(arguments: argparse.Namespace) -> dict[str, str]:
 def _unknown(kind: str, given: str, known: Sequence[str], prog: str) -> UserError:
     near = closest(given.partition("=")[0], known)
     return UserError(f"unknown {kind} {given!r}", hint=f"did you mean {near!r}?" if near else f"see {prog} --help")
+
+
+def _flags(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> list[str]:
+    """What the command takes, and the action of it that was chosen."""
+    flags = list(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            flags += action.choices[getattr(arguments, action.dest)]._option_string_actions
+    return flags
 
 
 def _build() -> tuple[Parser, dict[str, Parser]]:
@@ -84,12 +93,71 @@ def _config(parser: Parser) -> None:
     _serve(parser)
 
 
+def _usage(parser: Parser) -> None:
+    parser.add_argument("--by", choices=("key", "model", "route", "day"), default="model", help="what to add up by (default: model)")
+    parser.add_argument("--since", metavar="WHEN", help="2026-11-21, 2026-11-21T13:30 (UTC), or 7d, 24h, 30min ago (default: ever)")
+    parser.add_argument("--until", metavar="WHEN", help="before then (default: now)")
+    parser.add_argument("--key", metavar="KEY", help="only of the key with this id or name")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--rows", action="store_true", help="every attempt instead of sums")
+    kind.add_argument("--bill", action="store_true", help="what your own engines cost: by requests, and idle")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="as CSV")
+    form.add_argument("--json", action="store_true", help="as one JSON object per line")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the server's settings in TOML; the defaults need none")
+
+
+def _prices(parser: Parser) -> None:
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="only models of this name; * stands for anything")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the server's settings in TOML; the defaults need none")
+
+
+def _keys(parser: Parser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    create, show, revoke, rotate = (
+        actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
+        for name, summary in (
+            ("create", "make a key and print it, this once"),
+            ("list", "list the keys"),
+            ("revoke", "end a key for good"),
+            ("rotate", "give a key a new token"),
+        )
+    )
+    _new_key(create)
+    show.add_argument("--json", action="store_true", help="as JSON, with every field")
+    for ended in (revoke, rotate):
+        ended.add_argument("id", metavar="ID", help="the key's id, which is the middle of its token")
+    rotate.add_argument("--grace", default="0s", metavar="TIME", help="how long the former token goes on, such as 1h (default: 0s)")
+    for action in (create, show, revoke, rotate):
+        _config_flag(action)
+
+
+def _new_key(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="whose key it is, for people to read")
+    parser.add_argument("--admin", action="store_true", help="reaches /metrics and the page, too")
+    parser.add_argument("--model", action="append", metavar="NAME", help="a model it may ask for; repeatable (default: all)")
+    parser.add_argument("--route", action="append", metavar="PATH", help="a path it may call, with all below; repeatable (default: all)")
+    parser.add_argument("--expires", metavar="TIME", help="ends after so long, such as 30d (default: never)")
+    parser.add_argument("--tenant", default="", metavar="NAME", help="keys of one tenant share caches (default: a tenant of its own)")
+    parser.add_argument("--priority", type=int, default=0, metavar="N", help="lower runs earlier (default: 0)")
+    parser.add_argument("--requests-per-minute", type=int, metavar="N", help="most requests in any 60 seconds")
+    parser.add_argument("--tokens-per-minute", type=int, metavar="N", help="most tokens in any 60 seconds, prompts and answers")
+    parser.add_argument("--concurrent", type=int, metavar="N", help="most requests at a time")
+    parser.add_argument("--budget-day", metavar="USD", help="most dollars in a UTC day")
+    parser.add_argument("--budget-month", metavar="USD", help="most dollars in a UTC month")
+    parser.add_argument("--warn", action="store_true", help="a spent budget only warns")
+
+
 def _nothing(parser: Parser) -> None:
     """A command without arguments."""
 
 
-def _engine_flags(parser: Parser) -> None:
+def _config_flag(parser: Parser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML; the defaults need none")
+
+
+def _engine_flags(parser: Parser) -> None:
+    _config_flag(parser)
     parser.add_argument("--device", dest="engine.device", metavar="DEVICE", help="auto, cpu or cuda")
     parser.add_argument("--dtype", dest="engine.dtype", metavar="DTYPE", help="auto, float32, bfloat16 or float16")
     parser.add_argument("--max-model-len", dest="engine.max_model_len", metavar="TOKENS", help="longest prompt and answer together")
@@ -100,7 +168,10 @@ COMMANDS: Sequence[tuple[str, str, Callable[[Parser], None]]] = (
     ("serve", "serve models over HTTP with OpenAI's interface", _serve),
     ("chat", "talk to a model", _chat),
     ("generate", "answer one prompt and print it as it comes", _generate),
+    ("keys", "make, list, revoke and rotate API keys", _keys),
     ("models", "list the models that need no download", _nothing),
+    ("usage", "show what was used and what it cost", _usage),
+    ("prices", "list the known prices of models", _prices),
     ("config", "show each setting and where it comes from", _config),
     ("version", "show the versions of penstock and what it runs on", _nothing),
 )

@@ -8,17 +8,18 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from penstock import __version__
 from penstock.app.bars import LoadingBars
-from penstock.app.stack import Served, build
+from penstock.app.stack import Served, Stack, build
 from penstock.cli.settings import read
 from penstock.core.settings import Settings
 from penstock.engine.messages import MemoryPlan
 from penstock.gateway import app, server
 from penstock.trace.logs import JSONFormatter
 
+MOST_NAMES = 8
 CHAT = ("chat/completions", {"messages": [{"role": "user", "content": "What is 17 + 25?"}]})
 COMPLETION = ("completions", {"prompt": "Once upon a time", "max_tokens": 50})
 
@@ -36,25 +37,42 @@ async def _serve(settings: Settings) -> None:
         with LoadingBars(enabled=sys.stderr.isatty()) as bars:
             stack = await build(settings, bars)
         try:
-            print(f"penstock {__version__}\n{describe(stack.served)}", flush=True)
-            web = app.build(stack.pipeline, settings.server, stack.metrics)
-            await server.serve(web, settings.server, bound=bound, on_ready=lambda url: print(invitation(url, stack.served), flush=True))
+            print(f"penstock {__version__}\n{describe(stack)}", flush=True)
+            await server.serve(
+                app.build(stack.pipeline, settings.server, stack.metrics, auth=stack.auth, page=stack.page),
+                settings.server,
+                bound=bound,
+                on_ready=lambda url: print(invitation(url, stack), flush=True),
+                on_stop=stack.page.stop if stack.page else lambda: None,
+            )
         finally:
-            await stack.pipeline.close()
+            await stack.close()
 
 
-def describe(served: Mapping[str, Served]) -> str:
-    """What is served and where the memory goes."""
-    return "\n".join(line for name, model in served.items() for line in _model_lines(name, model))
+def describe(stack: Stack) -> str:
+    """What is served, where the memory goes, and who may ask."""
+    lines = [line for name, model in stack.served.items() for line in _model_lines(name, model)]
+    for name, upstream in stack.pipeline.dispatch.upstreams.items():
+        if name not in stack.served:
+            lines.append(f"serves   {_few([card.id for card in upstream.models()])} by {name}")
+    return "\n".join([*lines, f"access   {stack.auth.describe()}"])
 
 
-def invitation(url: str, served: Mapping[str, Served]) -> str:
+def invitation(url: str, stack: Stack) -> str:
     """The ready line, and a command that works as it stands."""
     reachable = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-    name, model = next(iter(served.items()))
-    path, asked = CHAT if model.has_template else COMPLETION
-    body = shlex.quote(json.dumps({"model": name, **asked}))
-    return f"\nready on {url}, try:\n\n  curl {reachable}/v1/{path} -H 'content-type: application/json' -d {body}\n"
+    page = f"page     {reachable}/\n" if stack.page else ""
+    card = next((card for card in stack.pipeline.models() if not card.embeds), None)
+    if card is None:
+        return f"{page}\nready on {url}\n"
+    path, asked = CHAT if card.id not in stack.served or stack.served[card.id].has_template else COMPLETION
+    body = shlex.quote(json.dumps({"model": card.id, **asked}))
+    key = '-H "authorization: Bearer $PENSTOCK_KEY" ' if stack.auth.needs_key else ""
+    return f"{page}\nready on {url}, try:\n\n  curl {reachable}/v1/{path} {key}-H 'content-type: application/json' -d {body}\n"
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
 
 
 def _model_lines(name: str, model: Served) -> list[str]:

@@ -70,7 +70,7 @@ class PriceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What things cost. An unknown price stays unknown."""
 
     file: str = ""  # a TOML price book whose entries go before the shipped ones
-    machine_usd_per_hour: Annotated[Decimal, Meta(ge=0)] | None = None  # of the machine that the engines run on
+    machine_usd_per_hour: Decimal | None = None  # of the machine that the engines run on
     kv_share: Share = 0.3  # part of engine time that is billed by KV blocks held, the rest by tokens computed
 
 

@@ -16,6 +16,7 @@
     ├── EngineDied          503 engine_died             retryable
     ├── NotReady            503 not_ready               retryable
     ├── LimitsDown          503 limits_unavailable      the store of the counters cannot be reached, and the policy is to refuse
+    ├── DatabaseDown        503 database_unavailable    keys and ledger cannot be reached
     ├── DeadlineExceeded    504 deadline_exceeded       retryable
     ├── UserError           a user's mistake at the command line or in a config file (exit code 2)
     │   ├── ConfigError
@@ -134,6 +135,12 @@ class NotReady(PenstockError):
 class LimitsDown(PenstockError):
     status = 503
     code = "limits_unavailable"
+
+
+class DatabaseDown(PenstockError):
+    status = 503
+    code = "database_unavailable"
+    retryable = True
 
 
 class DeadlineExceeded(PenstockError):

@@ -58,6 +58,7 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
+    reasoning: str = ""  # an assistant's own in an earlier turn, given back to models that want it
 
 
 class Sampling(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -139,6 +140,7 @@ class Request(Struct, frozen=True, kw_only=True):
     parallel_tool_calls: bool | None = None
     response_format: dict[str, object] | None = None  # in OpenAI's shape
     reasoning_effort: str | None = None
+    streams: bool = True  # the pieces are wanted as they come; False: an upstream may send them all at the end
     principal: Principal = Principal()
     tenant: str = ""  # partition of the caches: two tenants share neither KV nor answers
     priority: int = 0  # lower runs earlier
@@ -163,7 +165,10 @@ class TokenLogprob(Struct, frozen=True):
 
 
 class Delta(Struct, frozen=True, kw_only=True):
-    """A piece of one choice. `finish_reason` is set on that choice's last piece and only there."""
+    """A piece of one choice. `finish_reason` is set on that choice's last piece and only there.
+
+    `num_pieces`: as many as the upstream sent apart. Where no token ids are told, each is taken for one token.
+    """
 
     index: int = 0
     text: str = ""
@@ -173,6 +178,7 @@ class Delta(Struct, frozen=True, kw_only=True):
     logprobs: tuple[TokenLogprob, ...] | None = None
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None  # the stop string or token id that ended it
+    num_pieces: int = 1
 
 
 class PromptInfo(Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal, Protocol, TypeVar
 
@@ -23,7 +24,7 @@ from penstock.core.errors import (
     UserError,
     from_failure,
 )
-from penstock.core.types import Health
+from penstock.core.types import EngineUse, Health
 from penstock.engine.messages import (
     Abort,
     Configure,
@@ -44,8 +45,17 @@ log = logging.getLogger(__name__)
 
 RESTART_PAUSE_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # before the 1st, 2nd, … attempt in a row
 RETRY_AFTER_S = 1.0
+FAREWELL_S = 1.0  # how long to wait for the engine to say what an aborted job has used
 
 T = TypeVar("T")
+
+
+class Stream(asyncio.Queue[Output | PenstockError]):
+    """What came for the jobs of one submission, which belong to one account."""
+
+    def __init__(self, account: str) -> None:
+        super().__init__()
+        self.account = account
 
 
 class Transport(Protocol):
@@ -70,7 +80,7 @@ class EngineClient:
         self._info: EngineInfo | None = None
         self._state: Literal["starting", "ready", "restarting", "stopped"] = "starting"
         self._why = "the engine is loading"
-        self._streams: dict[str, asyncio.Queue[Output | PenstockError]] = {}
+        self._streams: dict[str, Stream] = {}
         self._loaded: asyncio.Future[EngineInfo] | None = None
         self._progress: Callable[[Loading], None] | None = None
         self._callbacks: list[Callable[[EngineStats], None]] = []
@@ -97,9 +107,11 @@ class EngineClient:
         """Call `callback` with the engine's statistics after each of its steps."""
         self._callbacks.append(callback)
 
-    async def submit(self, jobs: Sequence[Job]) -> AsyncGenerator[Output, None]:
+    async def submit(self, jobs: Sequence[Job], used: dict[str, EngineUse] | None = None) -> AsyncGenerator[Output, None]:
         """Outputs of all `jobs` as they come, until each has finished. Closing the generator early aborts what runs.
 
+        `used` is told what each job has used, the last news when the generator has closed: it waits for them up to
+        `FAREWELL_S`, and where they do not come, what was told before stays.
         Raises Overloaded when the queue is full, NotReady while the engine is not up, EngineDied when it dies meanwhile,
         InvalidRequest for a job that the engine refuses.
         """
@@ -110,21 +122,18 @@ class EngineClient:
                 item = await queue.get()
                 if isinstance(item, PenstockError):
                     raise item
-                if item.finish_reason is not None:
-                    unfinished.discard(item.id)
+                _take(item, unfinished, used)
                 if item.failure is not None:
                     raise from_failure(item.failure)
                 yield item
         finally:
-            self._leave(unfinished)
+            await self._leave(queue, unfinished, used)
 
     def abort(self, ids: Sequence[str]) -> None:
-        """End some jobs of a `submit`; each still yields one last output with `finish_reason="abort"`."""
-        live = {job_id: stream for job_id in ids if (stream := self._streams.pop(job_id, None)) is not None}
+        """End some jobs of a `submit`; each still yields one last output, which comes from the engine."""
+        live = tuple(job_id for job_id in ids if job_id in self._streams)
         if live:
-            self._send(Abort(ids=tuple(live)))
-        for job_id, stream in live.items():
-            stream.put_nowait(Output(id=job_id, finish_reason="abort"))
+            self._send(Abort(ids=live))
 
     def health(self) -> Health:
         """Ready means forward progress: an engine that owes an answer for `step_deadline_s` has stalled, clients or not."""
@@ -147,19 +156,19 @@ class EngineClient:
 
     # -- submitting
 
-    def _enter(self, jobs: Sequence[Job]) -> asyncio.Queue[Output | PenstockError]:
+    def _enter(self, jobs: Sequence[Job]) -> Stream:
         if self._state != "ready":
             raise NotReady(f"the engine is {self._state}: {self._why}", hint="try again shortly", retry_after_s=RETRY_AFTER_S)
         limit = self.info.plan.max_num_seqs + self.spec.max_queue
         if len(jobs) > limit:
             raise InvalidRequest(f"{len(jobs)} sequences in one request, the engine takes {limit} in all", param="n")
-        if len(self._streams) + len(jobs) > limit:
+        if len(self._streams) + len(jobs) > limit and self._has_its_share(jobs, limit):
             raise Overloaded(
                 f"{len(self._streams)} sequences run or wait, the limit is {limit}",
                 hint="try again after the time in Retry-After",
                 retry_after_s=RETRY_AFTER_S,
             )
-        queue: asyncio.Queue[Output | PenstockError] = asyncio.Queue()
+        queue = Stream(jobs[0].account)
         self._streams |= {job.id: queue for job in jobs}
         try:
             self._send(Submit(jobs=tuple(jobs)))
@@ -169,10 +178,30 @@ class EngineClient:
             raise
         return queue
 
-    def _leave(self, unfinished: set[str]) -> None:
-        live = [job_id for job_id in unfinished if self._streams.pop(job_id, None) is not None]
-        if live and self._state == "ready":
-            self._send(Abort(ids=tuple(live)))
+    def _has_its_share(self, jobs: Sequence[Job], limit: int) -> bool:
+        """Whether the account would hold more than an equal part of a full queue: it must not keep the others out of it."""
+        held = Counter(stream.account for stream in self._streams.values())
+        account = jobs[0].account
+        return held[account] + len(jobs) > limit // len(held.keys() | {account})
+
+    async def _leave(self, queue: Stream, unfinished: set[str], used: dict[str, EngineUse] | None) -> None:
+        """Abort what has not finished, and hear what it has used if anybody wants to know."""
+        unfinished &= self._streams.keys()
+        if not unfinished:
+            return
+        try:
+            self.abort(tuple(unfinished))
+            async with asyncio.timeout(FAREWELL_S):
+                while unfinished and used is not None:
+                    item = await queue.get()
+                    if isinstance(item, PenstockError):
+                        break
+                    _take(item, unfinished, used)
+        except TimeoutError:
+            log.debug("the engine of %s did not say what %d aborted sequences have used", self.model, len(unfinished))
+        finally:
+            for job_id in unfinished:
+                self._streams.pop(job_id, None)
 
     def _send(self, message: ToEngine) -> None:
         if self._transport is None:
@@ -278,6 +307,13 @@ class EngineClient:
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.close()
+
+
+def _take(output: Output, unfinished: set[str], used: dict[str, EngineUse] | None) -> None:
+    if output.use is not None and used is not None:
+        used[output.id] = output.use
+    if output.finish_reason is not None:
+        unfinished.discard(output.id)
 
 
 def _tell(callback: Callable[[T], None], value: T) -> None:

@@ -20,7 +20,9 @@ from penstock.engine.sampler import Row, Sampled, Sampler
 from penstock.engine.scheduler import Scheduler
 from penstock.engine.sequence import Sequence as Seq
 from penstock.engine.sequence import Slice
+from penstock.engine.use import divide, holdings, use_of
 
+USE_EVERY = 16  # outputs of a sequence; more news of its use would be paid for at every step
 PROMPT_SCORE_ROWS = 128  # prompt positions whose logits are held at a time: [rows, vocabulary] floats
 
 
@@ -64,9 +66,12 @@ class Engine:
         seed = job.sampling.seed
         self.scheduler.add(job, self._clock(), self._rng.getrandbits(62) if seed is None else seed)
 
-    def abort(self, job_id: str) -> None:
-        """End a job, whether it waits or runs; unknown ids (it may just have finished) are nothing to worry about."""
-        self.scheduler.abort(job_id)
+    def abort(self, job_id: str) -> Output | None:
+        """End a job, whether it waits or runs, and return its last output. None for an unknown id: it may just have finished."""
+        sequence = self.scheduler.abort(job_id)
+        if not self.has_work:
+            self._busy_since_s = None
+        return None if sequence is None else Output(id=job_id, finish_reason="abort", use=use_of(sequence))
 
     @property
     def has_work(self) -> bool:
@@ -80,9 +85,11 @@ class Engine:
         slices = self.scheduler.plan(started)
         if not slices:
             raise Bug(f"{self.scheduler.num_waiting} sequences wait and none can run")
-        outputs = self._commit(self._launch(slices))
-        self._account(started)
-        return outputs
+        held = holdings(self.scheduler.running)
+        launched = self._launch(slices)
+        reached = self._commit(launched)
+        divide(self._account(started), slices, held)
+        return tuple(self._output(sequence, launched.sampled.get(sequence.job.id)) for sequence in reached)
 
     @torch.inference_mode()
     def _launch(self, slices: list[Slice]) -> Launched:
@@ -96,18 +103,21 @@ class Engine:
         sampled = self._sampler.sample(logits, [self._row(s.sequence) for s, _ in picked]) if logits is not None else []
         return Launched(slices, {s.sequence.job.id: chosen for (s, _), chosen in zip(picked, sampled, strict=True)})
 
-    def _commit(self, launched: Launched) -> tuple[Output, ...]:
+    def _commit(self, launched: Launched) -> list[Seq]:
+        """Record a step; the sequences whose last known token it computed."""
         reached = [s.sequence for s in launched.slices if s.reaches_end]
         self.scheduler.commit(launched.slices, {job_id: chosen.token_id for job_id, chosen in launched.sampled.items()})
         self._num_steps += 1
         self._step_tokens = sum(s.count for s in launched.slices)
-        return tuple(self._output(sequence, launched.sampled.get(sequence.job.id)) for sequence in reached)
+        return reached
 
-    def _account(self, started_s: float) -> None:
-        """Count the time since the last step ended, while there is work, or else since this one started."""
+    def _account(self, started_s: float) -> float:
+        """Count the time since the last step ended, while there is work, or else since this one started; how much it was."""
         now = self._clock()
-        self._busy_s += now - (started_s if self._busy_since_s is None else self._busy_since_s)
+        step_s = now - (started_s if self._busy_since_s is None else self._busy_since_s)
+        self._busy_s += step_s
         self._busy_since_s = now if self.has_work else None
+        return step_s
 
     def _row(self, sequence: Seq) -> Row:
         sampling = sequence.job.sampling
@@ -124,6 +134,7 @@ class Engine:
 
     def _output(self, sequence: Seq, chosen: Sampled | None) -> Output:
         first = sequence.num_output <= 1
+        told = sequence.finish_reason is not None or sequence.num_output % USE_EVERY == 1
         stopped_by_token = chosen is not None and sequence.finish_reason == "stop"
         return Output(
             id=sequence.job.id,
@@ -134,6 +145,7 @@ class Engine:
             stop_token_id=chosen.token_id if chosen is not None and stopped_by_token else None,
             num_cached_tokens=sequence.num_cached if first else 0,
             queue_s=sequence.first_slice_s - sequence.arrival_s if first and sequence.first_slice_s is not None else 0.0,
+            use=use_of(sequence) if told else None,
         )
 
     def _score_prompts(self, slices: Sequence[Slice], inputs: StepInputs, hidden: Tensor) -> None:

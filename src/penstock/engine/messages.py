@@ -8,7 +8,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from penstock.core.config import EngineSpec
-from penstock.core.types import Failure, FinishReason, Sampling
+from penstock.core.types import EngineUse, Failure, FinishReason, Sampling
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -20,6 +20,7 @@ class Job(Struct, frozen=True, kw_only=True):
     bad_token_ids: tuple[tuple[int, ...], ...] = ()  # token sequences never to be completed
     salt: str = ""  # prefix-cache partition
     priority: int = 0  # lower runs earlier
+    account: str = ""  # shares a full engine fairly with other accounts
 
 
 class Alternative(Struct, frozen=True, array_like=True):
@@ -38,7 +39,8 @@ class Scored(Struct, frozen=True, array_like=True):
 
 
 class Output(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one step produced for one sequence. `finish_reason` is set on its last output and only there.
+    """What one step produced for one sequence. `finish_reason` is set on its last output and only there; an aborted job has
+    one, too.
 
     `prompt_scores` has one entry per prompt token (None for the first) and comes with the first output.
     """
@@ -52,6 +54,7 @@ class Output(Struct, frozen=True, kw_only=True, omit_defaults=True):
     num_cached_tokens: int = 0  # prompt tokens that came from the prefix cache
     queue_s: float = 0.0  # from submission to its first slice
     failure: Failure | None = None  # why the job was refused
+    use: EngineUse | None = None  # what the job has taken so far: with its last output, and with some before
 
 
 class EngineStats(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,8 @@ prompt is many, a decode is one, a cached prefix is none, a preempted sequence i
 
 Order. A sequence's rank is `arrival + priority * ageing_s`, smaller first. Waiting lowers everybody's effective
 priority at the same speed, so the order between two sequences never changes and one number holds it: a later arrival
-passes only if its priority is better by more than the time between them, and nobody waits forever.
+passes only if its priority is better by more than the time between them, and nobody waits forever. Between accounts the
+tokens that each was served decide who is admitted (`engine.fair`).
 
 The best-ranked running sequence is never preempted for another and a job that cannot fit alone is refused at `add`,
 so each step makes progress on at least one sequence.
@@ -14,7 +15,6 @@ so each step makes progress on at least one sequence.
 
 from __future__ import annotations
 
-import heapq
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from penstock.core.errors import Bug, ContextTooLong, InvalidRequest
 from penstock.core.types import FinishReason
 from penstock.engine.blocks import Block, BlockPool, chain
+from penstock.engine.fair import OUTPUT_WEIGHT, FairQueue
 from penstock.engine.messages import Job, MemoryPlan
 from penstock.engine.sequence import Sequence, Slice
 
@@ -49,8 +50,7 @@ class Scheduler:
     pool: BlockPool = field(init=False)
     running: list[Sequence] = field(init=False, default_factory=list)  # sorted by rank
     counters: Counters = field(init=False, default_factory=Counters)
-    _waiting: list[tuple[float, int, Sequence]] = field(init=False, default_factory=list)  # heap by rank, then arrival
-    _order: itertools.count[int] = field(init=False, default_factory=itertools.count)
+    _waiting: FairQueue = field(init=False, default_factory=FairQueue)
     _live: dict[str, Sequence] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,19 +78,18 @@ class Scheduler:
                 hint="lower max_tokens or give the engine more kv_bytes",
             )
         self._live[job.id] = sequence
-        self._queue(sequence)
+        self._waiting.add(sequence)
         return sequence
 
     def rank(self, job: Job, now_s: float) -> float:
         return now_s + job.priority * self.ageing_s
 
-    def abort(self, job_id: str) -> bool:
-        """End a sequence at once and give its blocks back. False when there is none of that id."""
+    def abort(self, job_id: str) -> Sequence | None:
+        """End a sequence at once and give its blocks back. None when there is none of that id."""
         sequence = self._live.get(job_id)
-        if sequence is None:
-            return False
-        self._finish(sequence, "abort")
-        return True
+        if sequence is not None:
+            self._finish(sequence, "abort")
+        return sequence
 
     @property
     def num_waiting(self) -> int:
@@ -146,6 +145,7 @@ class Scheduler:
             if sequence.max_tokens:
                 sequence.tokens.append(sampled[sequence.job.id])
                 self.counters.generation_tokens += 1
+                self._waiting.charge(sequence, OUTPUT_WEIGHT)
             reason = self._reason_to_stop(sequence)
             if reason is not None:
                 self._finish(sequence, reason)
@@ -155,7 +155,7 @@ class Scheduler:
     def audit(self) -> None:
         """Raise `Bug` unless every block and every sequence is accounted for."""
         self.pool.audit(s.blocks for s in self._live.values())
-        waiting = [entry[2] for entry in self._waiting]
+        waiting = list(self._waiting)
         if len(waiting) + len(self.running) != len(self._live):
             raise Bug(f"{len(self._live)} live sequences, but {len(waiting)} waiting + {len(self.running)} running")
         for sequence in waiting:
@@ -169,9 +169,6 @@ class Scheduler:
 
     def _blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.memory.block_size)
-
-    def _queue(self, sequence: Sequence) -> None:
-        heapq.heappush(self._waiting, (sequence.rank, next(self._order), sequence))
 
     def _grow(self, sequence: Sequence) -> None:
         """Reserve a block for the token to come, preempting from the worst rank upwards until there is one."""
@@ -192,31 +189,28 @@ class Scheduler:
         self.pool.release(sequence.blocks)
         sequence.blocks = []
         sequence.num_computed = sequence.num_copied = 0
-        self._queue(sequence)
+        self._waiting.put_back(sequence)
 
     def _admit(self, most: int) -> list[Sequence]:
-        """Start up to `most` waiting sequences in rank order, each with all blocks of its known tokens or not at all."""
+        """Start up to `most` waiting sequences in order, each with all blocks of its known tokens or not at all."""
         admitted: list[Sequence] = []
-        postponed: list[tuple[float, int, Sequence]] = []
-        pending = self._digests_in_progress() if self.prefix_caching and self._waiting else set()
-        while self._waiting and len(admitted) < most and len(self.running) < self.memory.max_num_seqs:
-            entry = heapq.heappop(self._waiting)
-            sequence = entry[2]
+        if not self._waiting or len(self.running) >= self.memory.max_num_seqs:
+            return admitted
+        pending = self._digests_in_progress() if self.prefix_caching else set()
+        for sequence in self._waiting.candidates():
             if sequence.awaits in pending:
-                postponed.append(entry)
                 continue
             cached = self._cached_prefix(sequence)
             sequence.awaits = self._awaited(sequence, len(cached), pending)
             if sequence.awaits is not None:
-                postponed.append(entry)  # its prefix is being computed right now: wait for it instead of computing it twice
-                continue
+                continue  # its prefix is being computed right now: wait for it instead of computing it twice
             if not self._reserve(sequence, cached):
-                postponed.append(entry)
-                break  # in rank order: a smaller one behind it must not starve it
+                break  # in order: a smaller one behind it must not starve it
+            self._waiting.take(sequence)
             pending.update(sequence.digests[len(cached) :])
             admitted.append(sequence)
-        for entry in postponed:
-            heapq.heappush(self._waiting, entry)
+            if len(admitted) == most or len(self.running) == self.memory.max_num_seqs:
+                break
         return admitted
 
     def _reserve(self, sequence: Sequence, cached: list[Block]) -> bool:
@@ -234,6 +228,7 @@ class Scheduler:
             sequence.num_cached = sequence.num_computed
             self.counters.prefix_queries += sequence.num_prompt if self.prefix_caching else 0
             self.counters.prefix_hits += sequence.num_cached
+            self._waiting.charge(sequence, sequence.num_prompt - sequence.num_cached)
         self.running.append(sequence)
         self.running.sort(key=lambda s: (s.rank, s.arrival_s, s.job.id))
         return True
@@ -292,8 +287,9 @@ class Scheduler:
             self.pool.release(sequence.blocks)
             sequence.blocks = []
         else:
-            self._waiting = [entry for entry in self._waiting if entry[2] is not sequence]
-            heapq.heapify(self._waiting)
+            self._waiting.remove(sequence)
+        if not self._live:
+            self._waiting.forget()
 
 
 def share(sequences: Iterable[Sequence], budget: int) -> list[Slice]:

@@ -33,6 +33,10 @@ class Sequence:
     first_slice_s: float | None = None
     prompt_scores: list[Scored | None] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    prefill_s: float = 0.0  # engine time taken, see `engine.use`
+    decode_s: float = 0.0
+    kv_s: float = 0.0
+    kv_block_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.tokens = list(self.job.prompt)

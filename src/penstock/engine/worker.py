@@ -96,8 +96,9 @@ def _serve(engine: Engine, receive: Receive, emit: Emit, alive: Callable[[], boo
 def _handle(engine: Engine, message: ToEngine, emit: Emit) -> None:
     match message:
         case Abort():
-            for job_id in message.ids:
-                engine.abort(job_id)
+            ended = [output for job_id in message.ids if (output := engine.abort(job_id)) is not None]
+            if ended:
+                emit(Step(outputs=tuple(ended), stats=engine.stats()))
         case Submit():
             refused = [output for job in message.jobs if (output := _add(engine, job)) is not None]
             if refused:

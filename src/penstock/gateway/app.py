@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.requests import Request as HTTPRequest
-from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from penstock.core.config import ServerSettings
-from penstock.core.types import Failure
-from penstock.gateway.connection import JSON
+from penstock.gateway.auth import Auth, Authenticate
+from penstock.gateway.counting import CountTokens
+from penstock.gateway.dialects import CHAT, EMBEDDINGS, MESSAGES, RESPONSES, TEXT
 from penstock.gateway.edge import Edge
-from penstock.gateway.generate import CHAT, TEXT, Generate
+from penstock.gateway.generate import Generate
+from penstock.gateway.openapi import OpenAPI
+from penstock.gateway.page import Page
 from penstock.gateway.routes import Models, Probes, Tokens
-from penstock.gateway.wire.errors import error_body
 from penstock.pipeline import Pipeline
 from penstock.trace.metrics import Metrics
 
 
-def build(pipeline: Pipeline, settings: ServerSettings, metrics: Metrics) -> Starlette:
-    """The ASGI application. It owns nothing: whoever made the pipeline closes it."""
+def build(
+    pipeline: Pipeline, settings: ServerSettings, metrics: Metrics, *, auth: Auth | None = None, page: Page | None = None
+) -> Starlette:
+    """The ASGI application. It owns nothing: whoever made the pipeline closes it. Without `auth` nobody is asked for a key."""
     models, tokens, probes = Models(pipeline), Tokens(pipeline, settings), Probes(pipeline, metrics)
     routes = [
         Route("/v1/chat/completions", Generate(pipeline, settings, CHAT), methods=["POST"]),
         Route("/v1/completions", Generate(pipeline, settings, TEXT), methods=["POST"]),
+        Route("/v1/responses", Generate(pipeline, settings, RESPONSES), methods=["POST"]),
+        Route("/v1/messages", Generate(pipeline, settings, MESSAGES), methods=["POST"]),
+        Route("/v1/messages/count_tokens", CountTokens(pipeline, settings).count, methods=["POST"]),
+        Route("/v1/embeddings", Generate(pipeline, settings, EMBEDDINGS), methods=["POST"]),
         Route("/v1/models", models.every),
         Route("/v1/models/{id:path}", models.one),
         Route("/tokenize", tokens.tokenize, methods=["POST"]),
@@ -34,16 +39,19 @@ def build(pipeline: Pipeline, settings: ServerSettings, metrics: Metrics) -> Sta
         Route("/health", probes.health),
         Route("/ready", probes.ready),
         Route("/metrics", probes.metrics),
+        Route("/openapi.json", OpenAPI().serve),
     ]
-    app = Starlette(routes=routes, middleware=[Middleware(Edge)], exception_handlers={HTTPException: _no_route})
-    app.router.redirect_slashes = False
-    return app
+    routes += page.routes() if page else []
+    return Application(routes, auth)
 
 
-async def _no_route(request: HTTPRequest, error: Exception) -> Response:
-    """404 and 405 in OpenAI's shape."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    code, what = ("method_not_allowed", "does not go with") if status == 405 else ("not_found", "is unknown, asked by")
-    failure = Failure(status=status, code=code, message=f"{request.url.path[:200]} {what} {request.method}")
-    headers = getattr(error, "headers", None)
-    return Response(error_body(failure), status_code=status, headers=headers, media_type=JSON)
+class Application(Starlette):
+    """Starlette without the layers that it puts around every request: the edge catches what they would."""
+
+    def __init__(self, routes: list[Route], auth: Auth | None) -> None:
+        super().__init__(routes=routes)
+        self.router.redirect_slashes = False
+        self._auth = auth
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Edge(Authenticate(self.router, self._auth) if self._auth else self.router)

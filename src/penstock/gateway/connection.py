@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from penstock.core.errors import InvalidRequest, TooLarge
+from penstock.core.errors import Bug, InvalidRequest, TooLarge
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
@@ -20,11 +19,11 @@ async def read_body(scope: Scope, receive: Receive, *, max_bytes: int, timeout_s
 
     JSON must be called so: a page elsewhere can make a browser send text to a local port, but not `application/json`.
     """
-    headers = Headers(scope=scope)
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != JSON:
-        raise InvalidRequest(f"content-type is {kind[:80]!r}", hint=f"send {JSON}")
-    announced = headers.get("content-length", "")
+    headers = dict(scope["headers"])
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind != JSON.encode():
+        raise InvalidRequest(f"content-type is {kind[:80].decode('latin-1')!r}", hint=f"send {JSON}")
+    announced = headers.get(b"content-length", b"").decode("latin-1")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise _too_large(announced, max_bytes)
     try:
@@ -52,12 +51,13 @@ def _too_large(given: str, limit: int) -> TooLarge:
 
 
 class Reply:
-    """The bytes of one response. `writing`: a write waits for the client; `num_writes` counts those begun."""
+    """The bytes of one response. `writing`: a write waits for the client; `num_writes` counts those begun; `ended`: all are written."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.writing = False
         self.num_writes = 0
+        self.ended = False
 
     async def json(self, body: bytes, *, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> None:
         """A whole response."""
@@ -76,33 +76,59 @@ class Reply:
         self.writing = True
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
         self.writing = False
+        self.ended = last
 
 
 async def while_connected(receive: Receive, reply: Reply, work: Coroutine[None, None, None], *, patience_s: float) -> None:
     """Do `work`, which writes `reply`. Where the client leaves first, or takes nothing of a write for at least
     `patience_s`, cancel it and raise ClientDisconnect once it has cleaned up.
     """
-    task = asyncio.ensure_future(work)
+    watch = _Watch(reply, patience_s)
     left = asyncio.ensure_future(_leaving(receive))
+    left.add_done_callback(watch.interrupt)
     try:
-        await _first_of(task, left, reply, patience_s)
+        await work
+    except asyncio.CancelledError:
+        if watch.interrupted and watch.task.uncancel() == 0:
+            raise ClientDisconnect from None
+        raise
     finally:
-        task.cancel()
+        watch.end()
         left.cancel()
-        await asyncio.gather(task, left, return_exceptions=True)
-    if task.cancelled():
-        raise ClientDisconnect
-    task.result()
 
 
-async def _first_of(task: asyncio.Future[None], left: asyncio.Future[None], reply: Reply, patience_s: float) -> None:
-    """Wait for either to end, or for a write to make no progress from one look to the next: no timer for each write."""
-    seen: int | None = None
-    while True:
-        done, _ = await asyncio.wait((task, left), timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-        if done or (reply.writing and reply.num_writes == seen):
+class _Watch:
+    """Over the task that writes `reply`: interrupts it where a write makes no progress from one look to the next, so that no
+    write needs a timer of its own."""
+
+    def __init__(self, reply: Reply, patience_s: float) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise Bug("a request is answered outside of a task")
+        self.task = task
+        self.interrupted = False
+        self._ended = False
+        self._reply = reply
+        self._patience_s = patience_s
+        self._seen = -1
+        self._timer = task.get_loop().call_later(patience_s, self._look)
+
+    def interrupt(self, _: object = None) -> None:
+        """Unless the work has ended, or all is written: whoever has everything may leave."""
+        if not self._ended and not self._reply.ended:
+            self.interrupted = True
+            self.task.cancel()
+
+    def end(self) -> None:
+        self._ended = True
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        if self._reply.writing and self._reply.num_writes == self._seen:
+            self.interrupt()
             return
-        seen = reply.num_writes
+        self._seen = self._reply.num_writes
+        self._timer = self.task.get_loop().call_later(self._patience_s, self._look)
 
 
 async def _leaving(receive: Receive) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
@@ -99,7 +101,8 @@ class Probes:
         return _json({"version": __version__})
 
     async def metrics(self, request: HTTPRequest) -> Response:
-        return Response(self._metrics.render(), headers={"content-type": CONTENT_TYPE})
+        text = await asyncio.to_thread(self._metrics.render)
+        return Response(text, headers={"content-type": CONTENT_TYPE})
 
 
 def _json(body: object, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -59,10 +59,12 @@ async def serve(
     *,
     bound: socket.socket | None = None,
     on_ready: Callable[[str], None] = lambda url: None,
+    on_stop: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then let what runs finish within `drain_s`. A second signal stops at once.
 
-    `on_ready` is told the URL once connections are accepted. Raises UserError where the port cannot be had.
+    `on_ready` is told the URL once connections are accepted, `on_stop` when the first signal comes.
+    Raises UserError where the port cannot be had.
     """
     bound = bound or bind(settings)
     config = uvicorn.Config(
@@ -79,7 +81,7 @@ async def serve(
         timeout_graceful_shutdown=math.ceil(settings.drain_s),
     )
     _allow_files(settings.max_connections)
-    server = _Server(config, on_ready=lambda: on_ready(url(bound)))
+    server = _Server(config, on_ready=lambda: on_ready(url(bound)), on_stop=on_stop)
     try:
         await server.serve(sockets=[bound])
     finally:
@@ -90,8 +92,9 @@ async def serve(
 class _Server(uvicorn.Server):
     """uvicorn's server, stopping at once on any second signal, and leaving the process to end as it will."""
 
-    def __init__(self, config: uvicorn.Config, *, on_ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, *, on_ready: Callable[[], None], on_stop: Callable[[], None]) -> None:
         super().__init__(config)
+        self._on_stop = on_stop
         self.servers = []  # uvicorn sets it only once it listens
         self._on_ready = on_ready
 
@@ -100,6 +103,8 @@ class _Server(uvicorn.Server):
         self._on_ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.should_exit:
+            self._on_stop()
         self.force_exit = self.should_exit
         self.should_exit = True
 

@@ -59,7 +59,7 @@ class ChatTemplate:
         return _cut_at_mark(text, messages[-1].content) if continue_final_message else text
 
     def _run(self, turns: list[dict[str, str]], variables: Mapping[str, object], add_generation_prompt: bool) -> str:
-        limit = _MIN_LIMIT + _GROWTH * sum(len(turn["content"]) for turn in turns)
+        limit = _MIN_LIMIT + _GROWTH * sum(len(turn["content"]) + len(turn.get("reasoning_content", "")) for turn in turns)
         sandbox = self._sandbox.restricted(limit)
         template = jinja2.Template.from_code(sandbox, self._code, sandbox.make_globals(None))
         given = {"tools": None, "documents": None, **self._special_tokens, **variables}
@@ -77,6 +77,8 @@ class ChatTemplate:
 
 def _turn(message: Message) -> dict[str, str]:
     turn = {"role": message.role, "content": message.content}
+    if message.reasoning:
+        turn["reasoning_content"] = message.reasoning  # as the templates of reasoning models call it
     return turn if message.name is None else turn | {"name": message.name}
 
 

@@ -1,25 +1,31 @@
 """Prometheus metrics under vLLM's names, labels and buckets, so that dashboards made for vLLM fill in unchanged.
 
 What differs from vLLM:
-- Latencies and sizes of requests are observed for complete answers only (finished by "stop" or "length"), on the
-  server's clock: `request_prefill_time_seconds` is first token - arrival - queue, and so holds tokenizing too.
-- `request_success_total` counts every end, with the `finished_reason`s "error" and "content_filter" besides vLLM's. When
-  nothing runs, its sum equals `penstock:requests_accepted_total`.
+- Latencies and sizes of requests are observed for complete answers only (finished by "stop", "length" or "tool_calls"), on
+  the server's clock: `request_prefill_time_seconds` is first token - arrival - queue, and so holds tokenizing too.
+- `request_success_total` counts every end, with the `finished_reason`s "tool_calls", "error" and "content_filter" besides
+  vLLM's. When nothing runs, its sum equals `penstock:requests_accepted_total`.
+- `model_name` is the name that was asked for, an alias as such; which model answered, for whom and at what cost the
+  metrics of `trace.shares` say.
 - `NOT_EXPOSED` lists the names in vLLM's dashboards, past ones included, that mean nothing here.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Protocol, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from penstock.core.types import FinishReason, Timings
 from penstock.trace.events import Accepted, Ended, Rerouted, Streamed, TraceEvent
+from penstock.trace.series import Distribution, Labels, family, single, split
+from penstock.trace.shares import Shares
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -31,7 +37,7 @@ NOT_EXPOSED: Mapping[str, str] = MappingProxyType(
     }
 )
 
-_LABELS = ("model_name", "engine")
+_UTILIZATION_S = 5.0  # seconds over which an engine's utilization is taken, up to twice as many
 _UNSERVED = "unknown"  # one label for all unserved names: a client must not be able to make series
 _SIZES = tuple(mantissa * 10**exponent for exponent in range(6) for mantissa in (1, 2, 5))  # tokens
 _STEP_SIZES = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)  # tokens
@@ -44,7 +50,13 @@ _GAUGES = {
     "vllm:num_requests_waiting": "Sequences that wait for their first step.",
     "vllm:kv_cache_usage_perc": "Share of KV blocks held by sequences; 1 is all.",
     "vllm:gpu_prefix_cache_hit_rate": "Share of looked-up prompt tokens found in the prefix cache since the engine started.",
+    "penstock:engine_utilization": "Share of the last 5 to 10 seconds during which the engine had work; 1 is all.",
 }
+_RENAMED = {  # shown once more under the name that older dashboards have
+    "vllm:gpu_cache_usage_perc": "vllm:kv_cache_usage_perc",
+    "vllm:time_per_output_token_seconds": "vllm:inter_token_latency_seconds",
+}
+_ENDS = "vllm:request_success"
 _COUNTERS = {
     "penstock:requests_accepted": "Requests taken in.",
     "penstock:requests_rerouted": "Times that a route failed before anything was sent and the next was tried.",
@@ -115,17 +127,27 @@ _STEP_COUNTERS: Mapping[str, Callable[[StepStats], float]] = MappingProxyType(
 )
 
 
-class Metrics:
+class Metrics(Collector):
     """The metrics of one server, in the registry given. An observer of the trace; `step` observes the engines.
 
-    Every series of a served model exists from the start, at zero.
+    Every series of a served model exists from the start, at zero. All is counted on the event loop; only `render` may be
+    called in another thread, since with many keys it takes a while.
     """
 
-    def __init__(self, registry: CollectorRegistry, models: Iterable[str]) -> None:
+    def __init__(self, registry: CollectorRegistry, models: Iterable[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._registry = registry
-        families = _Families(registry)
-        self._unserved = _Series(families, _UNSERVED)
-        self._served = {model: _Series(families, model) for model in models}
+        self._clock = clock
+        self._unserved = _Series(_UNSERVED, clock)
+        self._served: dict[str, _Series] = {}
+        self._shares = Shares()
+        self.serve(models)
+        registry.register(self)
+
+    def serve(self, models: Iterable[str]) -> None:
+        """Count for these names, too: models of other upstreams, aliases. What is asked for by another name shares one series."""
+        for model in models:
+            if model not in self._served:
+                self._served[model] = _Series(model, self._clock)
 
     def __call__(self, event: TraceEvent) -> None:
         """Observe one event of a request."""
@@ -134,11 +156,12 @@ class Metrics:
             case Streamed():
                 series.streamed(event)
             case Accepted():
-                series.counters["penstock:requests_accepted"].inc()
+                series.counters["penstock:requests_accepted"] += 1
             case Rerouted():
-                series.counters["penstock:requests_rerouted"].inc()
+                series.counters["penstock:requests_rerouted"] += 1
             case Ended():
                 series.ended(event)
+                self._shares.ended(event)
 
     def step(self, model: str, stats: StepStats) -> None:
         """Take in what the engine of `model` says after a step."""
@@ -148,41 +171,49 @@ class Metrics:
         """All metrics in Prometheus text format, to be served as `CONTENT_TYPE`."""
         return generate_latest(self._registry)
 
-
-class _Families:
-    """Every metric, without labels yet."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.gauges = {name: Gauge(name, text, _LABELS, registry=registry) for name, text in _GAUGES.items()}
-        self.counters = {name: Counter(name, text, _LABELS, registry=registry) for name, text in _COUNTERS.items()}
-        self.histograms = {
-            name: Histogram(name, text, _LABELS, buckets=buckets, registry=registry) for name, (text, buckets) in _HISTOGRAMS.items()
-        }
-        self.ends = Counter("vllm:request_success", "Requests that have ended.", (*_LABELS, "finished_reason"), registry=registry)
-        registry.register(_Renamed("vllm:gpu_cache_usage_perc", self.gauges["vllm:kv_cache_usage_perc"]))
-        registry.register(_Renamed("vllm:time_per_output_token_seconds", self.histograms["vllm:inter_token_latency_seconds"]))
+    def collect(self) -> Iterator[Metric]:
+        """Every metric, as Prometheus' registry wants them."""
+        all_series = (*self._served.values(), self._unserved)
+        for kind, names in (("gauge", _GAUGES), ("counter", _COUNTERS), ("histogram", _HISTOGRAMS)):
+            for name in (*names, *(new for new, old in _RENAMED.items() if old in names)):
+                text = names[_RENAMED.get(name, name)]
+                yield family(name, text if isinstance(text, str) else text[0], kind, (s for of in all_series for s in of.samples(name)))
+        ends = (s for of in all_series for s in split(f"{_ENDS}_total", of.labels, "finished_reason", of.ends))
+        yield family(_ENDS, "Requests that have ended.", "counter", ends)
+        yield from self._shares.collect()
 
 
 class _Series:
     """The metrics of one model. Counters go on rising when its engine starts anew from zero."""
 
-    def __init__(self, families: _Families, model: str) -> None:
-        labels = (model, "0")
-        self.gauges = {name: family.labels(*labels) for name, family in families.gauges.items()}
-        self.counters = {name: family.labels(*labels) for name, family in families.counters.items()}
-        self.histograms = {name: family.labels(*labels) for name, family in families.histograms.items()}
-        self.ends = {reason: families.ends.labels(*labels, reason) for reason in get_args(FinishReason)}
+    def __init__(self, model: str, clock: Callable[[], float]) -> None:
+        self.labels: Labels = {"model_name": model, "engine": "0"}
+        self.gauges = dict.fromkeys(_GAUGES, 0.0)
+        self.counters = dict.fromkeys(_COUNTERS, 0.0)
+        self.histograms = {name: Distribution(buckets) for name, (_, buckets) in _HISTOGRAMS.items()}
+        self.ends: dict[str, float] = dict.fromkeys(get_args(FinishReason), 0)
+        self._utilization = Utilization(clock)
         self._steps = 0
         self._counted = dict.fromkeys(_STEP_COUNTERS, 0.0)
 
+    def samples(self, name: str) -> Iterable[Sample]:
+        """Of one metric, as of now."""
+        known = _RENAMED.get(name, name)
+        if known in self.histograms:
+            return self.histograms[known].samples(name, self.labels)
+        if known in self.counters:
+            return single(f"{name}_total", self.labels, self.counters[known])
+        return single(name, self.labels, self._utilization.now() if known == "penstock:engine_utilization" else self.gauges[known])
+
     def streamed(self, event: Streamed) -> None:
         self._observe("vllm:time_to_first_token_seconds", event.ttft_s)
+        gaps = self.histograms["vllm:inter_token_latency_seconds"]
         for gap_s in event.gaps_s:
-            self._observe("vllm:inter_token_latency_seconds", gap_s)
+            gaps.observe(gap_s)
 
     def ended(self, event: Ended) -> None:
-        self.ends[event.finish.reason].inc()
-        if event.finish.reason in ("stop", "length"):
+        self.ends[event.finish.reason] += 1
+        if event.finish.reason in ("stop", "length", "tool_calls"):
             self._sizes(event)
             self._times(event.finish.timings)
 
@@ -205,32 +236,43 @@ class _Series:
             self.histograms[name].observe(value)
 
     def stepped(self, stats: StepStats) -> None:
-        self.gauges["vllm:num_requests_running"].set(stats.num_running)
-        self.gauges["vllm:num_requests_waiting"].set(stats.num_waiting)
-        self.gauges["vllm:kv_cache_usage_perc"].set(stats.kv_usage)
-        self.gauges["vllm:gpu_prefix_cache_hit_rate"].set(stats.prefix_hits / max(stats.prefix_queries, 1))
+        self.gauges["vllm:num_requests_running"] = stats.num_running
+        self.gauges["vllm:num_requests_waiting"] = stats.num_waiting
+        self.gauges["vllm:kv_cache_usage_perc"] = stats.kv_usage
+        self.gauges["vllm:gpu_prefix_cache_hit_rate"] = stats.prefix_hits / max(stats.prefix_queries, 1)
         if stats.num_steps < self._steps:  # the engine has started anew
             self._counted = dict.fromkeys(_STEP_COUNTERS, 0.0)
         if stats.num_steps != self._steps:
             self._observe("vllm:iteration_tokens_total", stats.step_tokens)
         self._steps = stats.num_steps
         for name, count in _STEP_COUNTERS.items():
-            self.counters[name].inc(count(stats) - self._counted[name])
+            self.counters[name] += count(stats) - self._counted[name]
             self._counted[name] = count(stats)
+        self._utilization.see(self.counters["penstock:engine_busy_seconds"])
 
 
-class _Renamed(Collector):
-    """A metric once more, under the name that it had in older dashboards."""
+class Utilization:
+    """The share of the last seconds during which something was busy, from a counter of its busy seconds."""
 
-    def __init__(self, name: str, family: Gauge | Histogram) -> None:
-        self._name = name
-        self._family = family
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._busy_s = 0.0
+        self._marks = [(clock(), 0.0)] * 2  # when, and how much it was then: the newer one is looked at after its time
 
-    def collect(self) -> Iterator[Metric]:
-        for metric in self._family.collect():
-            renamed = Metric(self._name, metric.documentation, metric.type)
-            renamed.samples = [sample._replace(name=sample.name.replace(metric.name, self._name, 1)) for sample in metric.samples]
-            yield renamed
+    def see(self, busy_s: float) -> None:
+        """The counter now."""
+        self._busy_s = busy_s
+        self._turn()
+
+    def now(self) -> float:
+        """From 0 to 1."""
+        self._turn()
+        since_s, busy_s = self._marks[0]
+        return min(1.0, (self._busy_s - busy_s) / max(self._clock() - since_s, 1e-9))
+
+    def _turn(self) -> None:
+        if (now := self._clock()) - self._marks[1][0] >= _UTILIZATION_S:
+            self._marks = [self._marks[1], (now, self._busy_s)]
 
 
 def _between(start_s: float | None, end_s: float | None) -> float | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from decimal import Decimal
+from types import TracebackType
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -41,6 +41,23 @@ class _Choice(Struct):
     last_s: float
 
 
+class _Stage:
+    """A stage under way."""
+
+    __slots__ = ("_name", "_progress", "_started_s")
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress = progress
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._started_s = self._progress.elapsed_s()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        progress = self._progress
+        progress.stages.append(Stage(name=self._name, start_s=self._started_s, end_s=progress.elapsed_s()))
+
+
 class Progress:
     """Measures one request with the given clock (seconds, monotonic) and tells the trace.
 
@@ -53,6 +70,7 @@ class Progress:
         self.cache: CacheState = "off"
         self.verdicts: list[Verdict] = []
         self.tabs: list[Tab] = []
+        self.answering: Tab | None = None  # the attempt whose events are on their way
         self.stages: list[Stage] = []
         self.saved_usd: Decimal | None = None  # by a cached answer
         self.ended: Ended | None = None
@@ -71,14 +89,9 @@ class Progress:
         """Seconds since the request came in."""
         return self._clock() - self._arrived_s
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Note how long a stage takes."""
-        started_s = self.elapsed_s()
-        try:
-            yield
-        finally:
-            self.stages.append(Stage(name=name, start_s=started_s, end_s=self.elapsed_s()))
+    def stage(self, name: str) -> _Stage:
+        """Note how long a stage takes: `with progress.stage("guard"):`."""
+        return _Stage(self, name)
 
     def attempt(self, route: Route, purpose: Purpose) -> Tab:
         """Begin an attempt; `close` ends it, and whatever is open at the end of the request ends with that."""
@@ -95,7 +108,7 @@ class Progress:
         if isinstance(event, PromptInfo):
             self._prompt = event
             return
-        if tokens := len(event.token_ids) or bool(event.text or event.reasoning or event.tool_calls):  # no ids told: a piece is one
+        if tokens := len(event.token_ids) or (event.num_pieces if event.text or event.reasoning or event.tool_calls else 0):
             self._count(event.index, tokens)
         if self._text is not None and event.index == 0:
             self._text.append(event.text)
@@ -105,7 +118,7 @@ class Progress:
         self._tell_gaps()
         usage = self._usage() if finish.usage == Usage() else finish.usage
         attempts = tuple(self._attempt(tab, finish, cost) for tab in self.tabs)
-        finish = replace(finish, usage=usage, timings=self._timings(finish.timings.queue_s), cost_usd=_total(attempts))
+        finish = replace(finish, usage=usage, timings=self._timings(self._queue_s(finish)), cost_usd=_total(attempts))
         self.ended = Ended(
             request=self.request,
             decision=self.decision,
@@ -151,7 +164,7 @@ class Progress:
         """The attempt as the ledger keeps it. What is still open now, or ended without a word of its own, ended with the request."""
         ended_s = self._clock() if tab.ended_s is None else tab.ended_s
         usage = tab.usage or Usage(estimated=True)
-        known = tab.usage is not None or tab.use is not None
+        known = tab.purpose != "cache" and (tab.usage is not None or tab.use is not None)  # an answer from the cache costs nothing
         first_s = tab.first_s
         return Attempt(
             id=f"{self.request.id}#{tab.number}",
@@ -177,12 +190,23 @@ class Progress:
         )
 
     def _usage(self) -> Usage:
-        """What was used as far as it was seen: the answer of a request that broke off has no usage of its own."""
+        """The answer of a request that broke off has no usage of its own: it is what its attempt knows, or else what was seen."""
+        tab = self._last_tab()
+        if tab is not None and tab.usage is not None:
+            return tab.usage
         return Usage(
             prompt_tokens=len(self._prompt.token_ids),
             completion_tokens=sum(choice.tokens for choice in self._choices.values()),
             cached_tokens=self._prompt.num_cached_tokens,
         )
+
+    def _queue_s(self, finish: Finish) -> float | None:
+        """As the answer says, or its attempt where it broke off."""
+        tab = self._last_tab()
+        return finish.timings.queue_s if finish.timings.queue_s is not None or tab is None else tab.queue_s
+
+    def _last_tab(self) -> Tab | None:
+        return self.answering or (self.tabs[-1] if self.tabs else None)
 
     def _timings(self, queue_s: float | None) -> Timings:
         e2e_s = self.elapsed_s()

@@ -1,6 +1,6 @@
 """Anything that streams answers."""
 
 from penstock.upstream.dispatch import Dispatch
-from penstock.upstream.protocol import Tokenizing, Upstream, routes_by_model
+from penstock.upstream.protocol import Counting, Tokenizing, Upstream, embedding_models, routes_by_model
 
-__all__ = ["Dispatch", "Tokenizing", "Upstream", "routes_by_model"]
+__all__ = ["Counting", "Dispatch", "Tokenizing", "Upstream", "embedding_models", "routes_by_model"]

@@ -7,13 +7,14 @@ from msgspec import Struct
 
 from penstock.core.errors import InvalidRequest
 from penstock.core.types import Request, Route
-from penstock.upstream.protocol import Tokenizing, Upstream
+from penstock.upstream.protocol import Upstream, tokenizing
 
+TEXT_TOKENS = 2  # that mark a text's beginning and end for an embedding model
 MESSAGE_TOKENS = 16  # what a chat template may add around one message
 
 
 class Most(Struct, frozen=True):
-    """Tokens of the largest possible call, all choices together, and how many such calls there may be at a time."""
+    """Tokens of the largest possible call, all choices together, and how many such calls may have to be paid."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -26,8 +27,9 @@ async def most_tokens(request: Request, upstream: Upstream, route: Route) -> Mos
     Raises InvalidRequest where neither the request nor the model bounds the answer.
     """
     if request.inputs is not None:
-        return Most(sum(len(item) if isinstance(item, tuple) else _bytes(item) for item in request.inputs), 0)
-    prompt = len((await upstream.tokenize(request)).token_ids) if isinstance(upstream, Tokenizing) else _prompt_bytes(request)
+        return Most(sum(len(item) if isinstance(item, tuple) else _bytes(item) + TEXT_TOKENS for item in request.inputs), 0)
+    knows = tokenizing(upstream)
+    prompt = _prompt_bytes(request) if knows is None else len((await knows.tokenize(request)).token_ids)
     card = next((card for card in upstream.models() if card.id == route.model), None)
     bounds = [request.sampling.max_tokens]
     if card is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from penstock.core.types import Event, Health, ModelCard, PromptInfo, Request, Route
 from penstock.trace import Tab
@@ -43,6 +43,24 @@ class Tokenizing(Protocol):
 
     def token_strings(self, token_ids: Sequence[int]) -> tuple[str, ...]:
         """How each token is displayed."""
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """An upstream that counts the tokens of a prompt without telling them."""
+
+    async def count_tokens(self, request: Request, route: Route) -> int:
+        """How many tokens the prompt of `request` has. Raises a `PenstockError`."""
+
+
+def embedding_models(upstreams: Mapping[str, Upstream]) -> frozenset[str]:
+    """The models that make vectors."""
+    return frozenset(card.id for upstream in upstreams.values() for card in upstream.models() if card.embeds)
+
+
+def tokenizing(upstream: Upstream) -> Tokenizing | None:
+    """`upstream`, where it knows its tokenizer. Asked for each request: `isinstance` would look at every method of the protocol."""
+    return cast(Tokenizing, upstream) if hasattr(upstream, "tokenize") else None
 
 
 def routes_by_model(upstreams: Mapping[str, Upstream]) -> dict[str, tuple[Route, ...]]:

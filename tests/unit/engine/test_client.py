@@ -9,10 +9,11 @@ import pytest
 from plans import plan
 
 from penstock.core.config import EngineSpec
-from penstock.core.errors import EngineDied, NotReady
-from penstock.core.types import Sampling
+from penstock.core.errors import EngineDied, NotReady, Overloaded
+from penstock.core.types import EngineUse, Sampling
 from penstock.engine.client import EngineClient
 from penstock.engine.messages import (
+    Abort,
     Configure,
     EngineInfo,
     EngineStats,
@@ -166,3 +167,73 @@ async def test_an_idle_engine_is_ready_for_ever() -> None:
     await waiting
     await asyncio.sleep(0.1)
     assert bench.client.health().ready
+
+
+USE = EngineUse(prefill_s=1.0, decode_s=2.0, kv_s=3.0)
+
+
+async def left_early(bench: Bench, used: dict[str, EngineUse]) -> asyncio.Task[None]:
+    """A client that reads one output and leaves; the task ends when the generator has closed."""
+    outputs = bench.client.submit([JOB], used)
+    first = asyncio.ensure_future(anext(outputs))
+    await asyncio.sleep(0)
+    bench.engine.receive(Step(outputs=(Output(id="job", token_ids=(5,), use=EngineUse(prefill_s=0.5)),), stats=EngineStats(num_running=1)))
+    await first
+    closing = asyncio.ensure_future(outputs.aclose())
+    await until(lambda: isinstance(bench.engine.sent[-1], Abort))
+    return closing
+
+
+async def test_who_leaves_still_hears_what_was_used() -> None:
+    bench, used = Bench(), dict[str, EngineUse]()
+    await bench.client.start()
+    closing = await left_early(bench, used)
+    assert not closing.done()
+    bench.engine.receive(Step(outputs=(Output(id="job", finish_reason="abort", use=USE),), stats=EngineStats()))
+    await closing
+    assert used == {"job": USE}
+    assert bench.client.num_in_flight == 0
+
+
+@pytest.mark.parametrize("dies", [True, False])
+async def test_an_engine_that_says_nothing_more_keeps_nobody(monkeypatch: pytest.MonkeyPatch, dies: bool) -> None:
+    """What it said before stays."""
+    monkeypatch.setattr("penstock.engine.client.FAREWELL_S", 60.0 if dies else 0.02)
+    bench, used = Bench(), dict[str, EngineUse]()
+    await bench.client.start()
+    closing = await left_early(bench, used)
+    if dies:
+        bench.engine.lost("it was killed")
+    await asyncio.wait_for(closing, 5)
+    assert used == {"job": EngineUse(prefill_s=0.5)}
+    assert bench.client.num_in_flight == 0
+    await bench.client.close()
+
+
+async def test_an_account_that_fills_the_queue_keeps_nobody_out() -> None:
+    """The limit is 10: as long as only one account is there it may have all of it, then an equal part."""
+    bench = Bench(max_queue=6)
+    await bench.client.start()
+    waiting = []
+
+    async def enter(account: str) -> None:
+        outputs = bench.client.submit([Job(id=f"{len(waiting)}", prompt=(1,), sampling=Sampling(max_tokens=2), account=account)])
+        task = asyncio.ensure_future(anext(outputs))
+        await asyncio.sleep(0)
+        if task.done():
+            await task
+        waiting.append((task, outputs))
+
+    for _ in range(10):
+        await enter("greedy")
+    with pytest.raises(Overloaded):
+        await enter("greedy")
+    for _ in range(5):
+        await enter("modest")
+    with pytest.raises(Overloaded):
+        await enter("modest")
+    assert bench.client.num_in_flight == 15
+    for task, _ in waiting:
+        task.cancel()
+    await asyncio.gather(*(task for task, _ in waiting), return_exceptions=True)
+    await bench.client.close()

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from msgspec import UNSET, Struct, UnsetType, field, structs
 
-from penstock.core.types import Delta, PromptInfo, Usage
+from penstock.core.types import Delta, PromptInfo, ToolCall, ToolCallPiece, Usage
+from penstock.gateway.wire.explain import Explained
 from penstock.gateway.wire.logprobs import Ranked
 
 
@@ -29,7 +30,7 @@ class UsageBody(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """A whole answer. The last two are vLLM's, for chat; `/v1/completions` has them in its choices."""
+    """A whole answer. The prompt's two are vLLM's, for chat; `/v1/completions` has them in its choices."""
 
     id: str
     kind: str = field(name="object")
@@ -39,6 +40,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     usage: UsageBody
     prompt_logprobs: list[dict[str, Ranked] | None] | UnsetType = UNSET
     prompt_token_ids: tuple[int, ...] | UnsetType = UNSET
+    penstock: Explained | UnsetType = UNSET
 
 
 class Prompt(Struct, frozen=True, kw_only=True):
@@ -97,6 +99,24 @@ def joined(deltas: Sequence[Delta]) -> Delta:
     return structs.replace(
         deltas[-1],
         text="".join(delta.text for delta in deltas),
+        reasoning="".join(delta.reasoning for delta in deltas),
+        tool_calls=tuple(piece for delta in deltas for piece in delta.tool_calls),
         token_ids=tuple(token_id for delta in deltas for token_id in delta.token_ids),
         logprobs=tuple(itertools.chain.from_iterable(scored)) if scored else None,
+    )
+
+
+def whole_calls(pieces: Sequence[ToolCallPiece]) -> tuple[ToolCall, ...]:
+    """The calls that the pieces of one choice add up to, in the order of their index."""
+    calls: dict[int, list[ToolCallPiece]] = {}
+    for piece in pieces:
+        calls.setdefault(piece.index, []).append(piece)
+    return tuple(_whole_call(index, calls[index]) for index in sorted(calls))
+
+
+def _whole_call(index: int, pieces: Sequence[ToolCallPiece]) -> ToolCall:
+    return ToolCall(
+        id=next((piece.id for piece in pieces if piece.id), f"call_{index}"),
+        name="".join(piece.name or "" for piece in pieces),
+        arguments="".join(piece.arguments for piece in pieces),
     )

@@ -1,4 +1,4 @@
-"""The fields that both completion routes share, and what a request body becomes: a `Call`."""
+"""What a request body becomes, whatever its dialect: a `Call`; and the fields that both of OpenAI's completion routes share."""
 
 from __future__ import annotations
 
@@ -7,13 +7,27 @@ from collections.abc import Sequence
 
 from msgspec import Struct, structs
 
-from penstock.core.errors import InvalidRequest
-from penstock.core.types import Request, Sampling
+from penstock.core.errors import Forbidden, InvalidRequest
+from penstock.core.types import Principal, Request, Sampling
 from penstock.gateway.wire.decode import check_value
 from penstock.gateway.wire.fields import INT32, MAX_CHOICES, MAX_STOP_CHARS
 
+SALT = "\x1f"  # between a tenant and what a request adds to it
 SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}")
 TOKEN_ID_LISTS = ("stop_token_ids", "allowed_token_ids")
+
+
+class PenstockFields(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What only Penstock knows: `explain` asks for the `penstock` object in the answer."""
+
+    explain: bool | None = None
+
+
+class BodyFields(Struct, kw_only=True):
+    """Honoured by every dialect. None: the client left it unset."""
+
+    model: str | None = None
+    penstock: PenstockFields | None = None
 
 
 class StreamOptions(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -22,10 +36,9 @@ class StreamOptions(Struct, kw_only=True, forbid_unknown_fields=True):
     include_obfuscation: bool | None = None
 
 
-class GenerationFields(Struct, kw_only=True):
-    """Honoured by both `/v1/chat/completions` and `/v1/completions`. None: the client left it unset."""
+class GenerationFields(BodyFields, kw_only=True):
+    """Honoured by both `/v1/chat/completions` and `/v1/completions`."""
 
-    model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = None
@@ -66,16 +79,19 @@ _SAMPLED_AS_GIVEN = tuple(
 
 
 class Call(Struct, frozen=True, kw_only=True):
-    """One HTTP request for completions: what to run, and how to write the answer.
-
-    Choice `i` of `requests[p]` is choice `p * n + i` of the answer.
-    """
+    """One HTTP request: what to run, and how to write the answer. `explain`: with the `penstock` object."""
 
     id: str
     model: str
     created: int  # unix seconds
     requests: tuple[Request, ...]
     stream: bool = False
+    explain: bool = False
+
+
+class GenerationCall(Call, frozen=True, kw_only=True):
+    """One HTTP request for completions. Choice `i` of `requests[p]` is choice `p * n + i` of the answer."""
+
     include_usage: bool = False
     continuous_usage: bool = False
     token_ids: bool = False  # return the token ids beside the text
@@ -98,9 +114,28 @@ class Context(Struct, frozen=True, kw_only=True):
     created: int  # unix seconds
     model: str
     defaults: Sampling  # the model's own, for fields left unset
+    principal: Principal = Principal()
+    explain: bool = False  # a header asked for it
+
+    def tenant(self, salt: str | None = None) -> str:
+        """Whose caches a request may share; `salt` parts them once more."""
+        return self.principal.tenant if salt is None else f"{self.principal.tenant}{SALT}{salt}"
+
+    def named(self, requests: Sequence[Request], answer_id: str) -> tuple[Request, ...]:
+        """The requests of one answer, each with an id that nothing else has."""
+        return tuple(structs.replace(request, id=f"{answer_id}-{self.unique}-{place}") for place, request in enumerate(requests))
+
+    def explains(self, fields: BodyFields, requests: Sequence[Request]) -> bool:
+        """Whether the answer explains itself. Raises InvalidRequest for several prompts at once."""
+        asked = None if fields.penstock is None else fields.penstock.explain
+        wanted = self.explain if asked is None else asked
+        if wanted and len(requests) > 1:
+            message = f"one prompt is explained at a time, and {len(requests)} were sent"
+            raise InvalidRequest(message, hint="leave out penstock.explain", param="penstock.explain")
+        return wanted
 
 
-def make_call(fields: GenerationFields, context: Context, requests: Sequence[Request], *, prefix: str) -> Call:
+def make_call(fields: GenerationFields, context: Context, requests: Sequence[Request], *, prefix: str) -> GenerationCall:
     """Check what concerns the answer as a whole, and give each request its id."""
     options = _stream_options(fields)
     n = requests[0].n
@@ -109,12 +144,13 @@ def make_call(fields: GenerationFields, context: Context, requests: Sequence[Req
     if fields.stream and fields.prompt_logprobs is not None:
         raise InvalidRequest("prompt_logprobs come only without stream", hint="leave out stream", param="prompt_logprobs")
     answer_id = f"{prefix}-{context.request_id}"
-    return Call(
+    return GenerationCall(
         id=answer_id,
         model=context.model,
         created=context.created,
-        requests=tuple(structs.replace(request, id=f"{answer_id}-{context.unique}-{place}") for place, request in enumerate(requests)),
+        requests=context.named(requests, answer_id),
         stream=bool(fields.stream),
+        explain=context.explains(fields, requests),
         include_usage=bool(options.include_usage),
         continuous_usage=bool(options.continuous_usage_stats),
         token_ids=bool(fields.return_token_ids),
@@ -131,10 +167,19 @@ def make_request(fields: GenerationFields, context: Context, sampling: Sampling)
         model=context.model,
         sampling=sampling,
         n=1 if fields.n is None else fields.n,
+        streams=bool(fields.stream),
         truncate_prompt_tokens=fields.truncate_prompt_tokens,
-        tenant=fields.cache_salt or "",
-        priority=fields.priority or 0,
+        principal=context.principal,
+        tenant=context.tenant(fields.cache_salt),
+        priority=_priority(fields.priority, context.principal),
     )
+
+
+def _priority(asked: int | None, principal: Principal) -> int:
+    """Only an admin key may go before others."""
+    if asked is not None and asked < 0 and not principal.admin:
+        raise Forbidden(f"priority is {asked}: only admin keys go before others", hint="the least is 0", param="priority")
+    return asked or 0
 
 
 def make_sampling(fields: GenerationFields, defaults: Sampling, *, max_tokens: int | None, logprobs: int | None) -> Sampling:

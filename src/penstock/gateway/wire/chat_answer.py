@@ -7,16 +7,47 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from penstock.core.types import Delta, FinishReason, Usage
-from penstock.gateway.wire.answer import Answer, Prompt, usage_body
-from penstock.gateway.wire.call import Call
+from penstock.core.types import Delta, FinishReason, ToolCallPiece, Usage
+from penstock.gateway.wire.answer import Answer, Prompt, usage_body, whole_calls
+from penstock.gateway.wire.call import GenerationCall
 from penstock.gateway.wire.logprobs import ChatLogprobs, chat_logprobs, prompt_logprobs
 
 
-class AnswerMessage(Struct, frozen=True):
-    role: str
-    content: str
+class Function(Struct, frozen=True):
+    name: str
+    arguments: str
+
+
+class Called(Struct, frozen=True, kw_only=True):
+    """A whole call. `arguments` is as the model wrote it."""
+
+    id: str
+    type: str = "function"
+    function: Function
+
+
+class FunctionPiece(Struct, frozen=True, omit_defaults=True):
+    name: str | None = None
+    arguments: str | UnsetType = UNSET
+
+
+class CalledPiece(Struct, frozen=True, kw_only=True):
+    """A streamed part of a call."""
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+    function: FunctionPiece
+
+
+class AnswerMessage(Struct, frozen=True, kw_only=True):
+    """`content` is null where the model only calls tools. `reasoning_content` is the name that DeepSeek gave it, and most follow."""
+
+    role: str = "assistant"
+    content: str | None
     refusal: None = None
+    tool_calls: tuple[Called, ...] | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
 
 
 class ChatChoice(Struct, frozen=True, kw_only=True):
@@ -31,6 +62,8 @@ class ChatChoice(Struct, frozen=True, kw_only=True):
 class ChatDelta(Struct, frozen=True):
     role: str | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    tool_calls: tuple[CalledPiece, ...] | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
 
 
 class ChatPiece(Struct, frozen=True, kw_only=True):
@@ -48,7 +81,7 @@ class ChatShape:
     whole = "chat.completion"
     chunk = "chat.completion.chunk"
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: GenerationCall) -> None:
         self._call = call
 
     def opening(self, index: int, prompt: Prompt) -> ChatPiece:
@@ -63,7 +96,7 @@ class ChatShape:
     def piece(self, index: int, delta: Delta, offset: int) -> ChatPiece:
         return ChatPiece(
             index=index,
-            delta=ChatDelta(UNSET, delta.text or UNSET),
+            delta=ChatDelta(UNSET, delta.text or UNSET, tuple(map(_piece, delta.tool_calls)) or UNSET, delta.reasoning or UNSET),
             logprobs=self._logprobs(delta),
             finish_reason=delta.finish_reason,
             stop_reason=delta.stop_reason if delta.finish_reason else UNSET,
@@ -86,7 +119,7 @@ class ChatShape:
     def _choice(self, index: int, delta: Delta) -> ChatChoice:
         return ChatChoice(
             index=index,
-            message=AnswerMessage("assistant", delta.text),
+            message=_message(delta),
             logprobs=self._logprobs(delta),
             finish_reason=delta.finish_reason,
             stop_reason=delta.stop_reason,
@@ -95,3 +128,23 @@ class ChatShape:
 
     def _logprobs(self, delta: Delta) -> ChatLogprobs | None:
         return None if delta.logprobs is None else chat_logprobs(delta.logprobs, as_ids=self._call.tokens_as_ids)
+
+
+def _message(delta: Delta) -> AnswerMessage:
+    calls = tuple(Called(id=call.id, function=Function(call.name, call.arguments)) for call in whole_calls(delta.tool_calls))
+    return AnswerMessage(
+        content=None if calls and not delta.text else delta.text,
+        tool_calls=calls or UNSET,
+        reasoning_content=delta.reasoning or UNSET,
+    )
+
+
+def _piece(piece: ToolCallPiece) -> CalledPiece:
+    """The first piece of a call has its id, its type and its name."""
+    begins = piece.id is not None
+    return CalledPiece(
+        index=piece.index,
+        id=piece.id if piece.id is not None else UNSET,
+        type="function" if begins else UNSET,
+        function=FunctionPiece(piece.name, piece.arguments),
+    )

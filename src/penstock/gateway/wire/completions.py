@@ -9,8 +9,8 @@ from msgspec import structs
 from penstock.core.errors import InvalidRequest, Unsupported
 from penstock.core.types import Request
 from penstock.gateway.wire.call import (
-    Call,
     Context,
+    GenerationCall,
     GenerationFields,
     check_token_ids,
     make_call,
@@ -32,7 +32,7 @@ class CompletionFields(GenerationFields, kw_only=True):
     best_of: int | None = None
 
 
-def completion_call(fields: CompletionFields, context: Context) -> Call:
+def completion_call(fields: CompletionFields, context: Context) -> GenerationCall:
     """Check the fields against each other and make the call, one request for each prompt. Raises InvalidRequest, Unsupported."""
     _check_best_of(fields)
     wanted = wanted_tokens(fields, context.defaults.max_tokens or DEFAULT_MAX_TOKENS)

@@ -5,28 +5,30 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
 
 from penstock.core.errors import InvalidRequest, Unsupported, closest
-from penstock.gateway.wire.fields import MAX_DEPTH, MAX_LABEL_CHARS, MAX_LABELS, RANGES, RECORDED, SIZES, Neutral, Range
+from penstock.gateway.wire.fields import MAX_DEPTH, MAX_LABEL_CHARS, MAX_LABELS, RANGES, SIZES, Neutral, Range
 
 S = TypeVar("S", bound=Struct)
 T = TypeVar("T")
 
+NOTHING_ELSE: Mapping[str, Neutral] = MappingProxyType({})
 _PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
 
 
-def decode(body: bytes, kind: type[S], neutral: Mapping[str, Neutral]) -> tuple[S, dict[str, object]]:
+def decode(body: bytes, kind: type[S], neutral: Mapping[str, Neutral], recorded: Collection[str] = ()) -> tuple[S, dict[str, object]]:
     """The struct and the recorded labels. Raises InvalidRequest or Unsupported, with `param` where one field is to blame."""
     given = _parsed(body, dict[str, Raw])
-    recorded = RECORDED if "stream" in kind.__struct_fields__ else ()
     check_names(given, kind.__struct_fields__, neutral, recorded)
     fields = _parsed(body, kind)
     for name in kind.__struct_fields__:
-        check_value(name, getattr(fields, name))
+        if (value := getattr(fields, name)) is not None:
+            check_value(name, value)
     return fields, {name: _label(name, given[name]) for name in recorded if name in given}
 
 
@@ -50,6 +52,15 @@ def check_names(
             raise Unsupported(f"{param} is not honoured: {neutral[name].why}", hint=_hint(neutral[name]), param=param)
 
 
+def decode_inner(at: str, given: Mapping[str, Raw], kind: type[S], neutral: Mapping[str, Neutral] = NOTHING_ELSE) -> S:
+    """A struct within the body, its fields held to a table as the body's are. Raises as `decode` does; `param` begins with `at`."""
+    check_names(given, kind.__struct_fields__, neutral, at=f"{at}.")
+    try:
+        return msgspec.json.decode(msgspec.json.encode(given), type=kind)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise InvalidRequest(f"{at}: {str(error).replace('`', '').replace('$.', '')}", param=at) from None
+
+
 def check_value(name: str, value: object) -> None:
     """Hold a number to its range and a collection to its size."""
     if value is None:
@@ -60,13 +71,14 @@ def check_value(name: str, value: object) -> None:
         raise InvalidRequest(f"{name} has {len(value)} entries; the most is {SIZES[name]}", param=name)
 
 
-def check_depth(name: str, value: object, *, limit: int = MAX_DEPTH) -> None:
+def check_depth(name: str, value: object, *, most: int = MAX_DEPTH, left: int | None = None) -> None:
     """Hold a free-form value to a nesting depth."""
-    if limit == 0:
-        raise InvalidRequest(f"{name} is nested too deeply; the most is {MAX_DEPTH} levels", param=name)
+    left = most if left is None else left
+    if left == 0:
+        raise InvalidRequest(f"{name} is nested too deeply; the most is {most} levels", param=name)
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for item in inner:
-        check_depth(name, item, limit=limit - 1)
+        check_depth(name, item, most=most, left=left - 1)
 
 
 def _check_range(name: str, value: float, bounds: Range) -> None:

@@ -46,6 +46,7 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "best_of": Range(1, 128),
         "max_tokens": Range(0, INT32),
         "max_completion_tokens": Range(1, INT32),
+        "max_output_tokens": Range(1, INT32),
         "min_tokens": Range(0, INT32),
         "temperature": Range(0, 2),
         "top_p": Range(above=0, high=1),
@@ -67,11 +68,14 @@ SIZES: Mapping[str, int] = MappingProxyType(
     {
         "messages": 4096,
         "stop": 32,
+        "stop_sequences": 32,
         "stop_token_ids": 256,
         "bad_words": 256,
         "logit_bias": 4096,
         "allowed_token_ids": 65536,
         "chat_template_kwargs": 64,
+        "tools": 512,
+        "input": 4096,
     }
 )
 
@@ -81,17 +85,19 @@ MAX_CHOICES = 512  # prompts times n
 MAX_LABEL_CHARS = 512
 MAX_LABELS = 16
 MAX_DEPTH = 16  # nesting of free-form values
+MAX_SCHEMA_DEPTH = 64  # nesting of JSON schemas
+MAX_NAME_CHARS = 128  # of a tool, a call's id, a schema
 
 RECORDED = ("user", "safety_identifier", "prompt_cache_key", "metadata")
 
 _GRAMMAR = Neutral("constrained decoding is not supported")
-_TOOLS = Neutral("tool calling is not supported", ([],))
+_TOOLS = Neutral("prompts with tools are made by the upstream alone", ([],))
+_FUNCTIONS = Neutral("functions became tools; send tools and tool_choice", ([],))
 _TEMPLATE = Neutral("a chat template is code: it comes with the model, never with a request")
 _BEAM = Neutral("beam search is not supported", (False,))
 _MULTIMODAL = Neutral("only text is supported")
 
 _SHARED: Mapping[str, Neutral] = {
-    "response_format": Neutral("constrained decoding is not supported", ({"type": "text"},)),
     "structured_outputs": _GRAMMAR,
     "guided_json": _GRAMMAR,
     "guided_regex": _GRAMMAR,
@@ -113,11 +119,8 @@ _SHARED: Mapping[str, Neutral] = {
 CHAT_NEUTRAL: Mapping[str, Neutral] = MappingProxyType(
     {
         **_SHARED,
-        "tools": _TOOLS,
-        "functions": _TOOLS,
-        "tool_choice": Neutral("tool calling is not supported", ("none", "auto")),
-        "function_call": Neutral("tool calling is not supported", ("none", "auto")),
-        "parallel_tool_calls": Neutral("tool calling is not supported", (True, False)),
+        "functions": _FUNCTIONS,
+        "function_call": Neutral("functions became tools; send tools and tool_choice", ("none", "auto")),
         "modalities": Neutral("only text is supported", (["text"],)),
         "audio": _MULTIMODAL,
         "mm_processor_kwargs": _MULTIMODAL,
@@ -126,10 +129,9 @@ CHAT_NEUTRAL: Mapping[str, Neutral] = MappingProxyType(
         "web_search_options": Neutral("web search is not supported"),
         "moderation": Neutral("moderation is not supported"),
         "store": Neutral("completions are never stored", (False,)),
-        "verbosity": Neutral("no served model has a verbosity setting", ("medium",)),
-        "reasoning_effort": Neutral("no served model has a reasoning setting", ("none",)),
-        "include_reasoning": Neutral("no reasoning is parsed out of answers", (True, False)),
-        "thinking_token_budget": Neutral("no served model has a reasoning setting"),
+        "verbosity": Neutral("it is not passed on to models", ("medium",)),
+        "include_reasoning": Neutral("reasoning that an upstream tells apart is always shown", (True,)),
+        "thinking_token_budget": Neutral("it is not passed on to models; send reasoning_effort"),
         "prompt_cache_retention": Neutral("cached prefixes live in memory", ("in_memory",)),
         "prompt_cache_options": Neutral("prefixes are cached without being asked", ({},)),
         "best_of": Neutral("ranking several completions is not supported", (1,)),
@@ -139,9 +141,29 @@ CHAT_NEUTRAL: Mapping[str, Neutral] = MappingProxyType(
     }
 )
 
+_STATELESS = Neutral("responses are not kept; send the whole conversation as input")
+
+RESPONSES_NEUTRAL: Mapping[str, Neutral] = MappingProxyType(
+    {
+        "background": Neutral("responses are not made in the background", (False,)),
+        "context_management": Neutral("conversations are not compacted", ([],)),
+        "conversation": _STATELESS,
+        "max_tool_calls": Neutral("there are no built-in tools"),
+        "moderation": Neutral("moderation is not supported"),
+        "previous_response_id": _STATELESS,
+        "prompt": Neutral("prompt templates are not kept"),
+        "prompt_cache_options": Neutral("prefixes are cached without being asked", ({},)),
+        "prompt_cache_retention": Neutral("cached prefixes live in memory", ("in_memory",)),
+        "service_tier": Neutral("there is one service tier", ("auto", "default")),
+        "store": Neutral("responses are never stored", (False,)),
+        "truncation": Neutral("conversations are not cut", ("disabled",)),
+    }
+)
+
 COMPLETION_NEUTRAL: Mapping[str, Neutral] = MappingProxyType(
     {
         **_SHARED,
+        "response_format": Neutral("only chats have a response format", ({"type": "text"},)),
         "suffix": Neutral("filling in the middle is not supported", ("",)),
         "store": Neutral("completions are never stored", (False,)),
     }
@@ -161,14 +183,10 @@ DETOKENIZE_NEUTRAL: Mapping[str, Neutral] = MappingProxyType({})
 
 MESSAGE_NEUTRAL: Mapping[str, Neutral] = MappingProxyType(
     {
-        "tool_calls": _TOOLS,
-        "function_call": Neutral("tool calling is not supported"),
-        "tool_call_id": Neutral("tool calling is not supported"),
+        "function_call": Neutral("functions became tools; send tool_calls"),
         "audio": _MULTIMODAL,
         "refusal": Neutral("refusals are not parsed"),
         "annotations": Neutral("annotations are not supported", ([],)),
-        "reasoning": Neutral("reasoning is not supported"),
-        "reasoning_content": Neutral("reasoning is not supported"),
     }
 )
 

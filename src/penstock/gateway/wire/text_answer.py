@@ -8,7 +8,7 @@ from msgspec import UNSET, Struct, UnsetType, structs
 
 from penstock.core.types import Delta, FinishReason, Usage
 from penstock.gateway.wire.answer import Answer, Prompt, usage_body
-from penstock.gateway.wire.call import Call
+from penstock.gateway.wire.call import GenerationCall
 from penstock.gateway.wire.logprobs import Ranked, TextLogprobs, chained, prompt_logprobs, text_end, text_logprobs, unpredicted
 
 
@@ -29,7 +29,7 @@ class TextShape:
     whole = "text_completion"
     chunk = "text_completion"
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: GenerationCall) -> None:
         self._call = call
         self._echo = call.requests[0].echo
         self._scored = call.requests[0].sampling.logprobs is not None
