@@ -163,11 +163,13 @@ class Pipeline:
         return next((card.default_sampling for upstream in upstreams for card in upstream.models() if card.id == model), Sampling())
 
     def health(self) -> Health:
-        """Ready when every upstream is; otherwise the first that is not, by name."""
-        for name, upstream in self.dispatch.upstreams.items():
-            health = upstream.health()
-            if not health.ready:
-                return replace(health, why=f"{name}: {health.why or health.state}")
+        """Ready when each model can be answered by some upstream; otherwise why the first is not, by name."""
+        upstreams = self.dispatch.upstreams
+        states = {name: upstream.health() for name, upstream in upstreams.items()}
+        answered = {card.id for name, state in states.items() if state.ready for card in upstreams[name].models()}
+        for name, state in states.items():
+            if not state.ready and any(card.id not in answered for card in upstreams[name].models()):
+                return replace(state, why=f"{name}: {state.why or state.state}")
         return Health(state="ready")
 
     async def tokenize(self, request: Request) -> PromptInfo:

@@ -349,12 +349,15 @@ async def test_a_ledger_that_fails_does_not_spoil_the_answer(caplog: pytest.LogC
     assert "disk full" in caplog.text
 
 
-async def test_health_names_the_upstream_that_is_not_ready() -> None:
-    first, second = FakeUpstream(), FakeUpstream()
-    page = pipeline(first, second)
+def test_health_names_the_upstream_without_which_a_model_cannot_answer() -> None:
+    well, ill, spare = FakeUpstream(model="a"), FakeUpstream(model="b"), FakeUpstream(model="b")
+    page = pipeline(well, ill)
     assert page.health() == Health(state="ready")
-    second.state = Health(state="restarting", why="the engine died")
+    ill.state = Health(state="restarting", why="the engine died")
     assert page.health() == Health(state="restarting", why="upstream-1: the engine died")
+    assert pipeline(well, ill, spare).health() == Health(state="ready")
+    spare.state = ill.state
+    assert not pipeline(well, ill, spare).health().ready
 
 
 async def test_defaults_are_the_model_s_own() -> None:

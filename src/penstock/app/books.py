@@ -48,11 +48,14 @@ async def open_books(settings: Settings, opened: AsyncExitStack) -> Books:
     hold_s = deadline_s + MARGIN_S
     pricing = make_pricing(settings.prices, engines, settings.upstreams, deadline_s=deadline_s)
     if not kept:
-        return Books(ring=ring, limiter=make_limiter(settings.limits, data_dir, hold_s), pricing=pricing, ledger=MemoryLedger())
+        limiter = make_limiter(settings.limits, data_dir, hold_s)
+        opened.push_async_callback(limiter.close)
+        return Books(ring=ring, limiter=limiter, pricing=pricing, ledger=MemoryLedger())
     runs = Runs(database, {name: machine.engine_usd_per_hour for name in engines if (machine := pricing.machine(name))})
     ledger = DatabaseLedger(database, data_dir / "spool", sync_s=settings.ledger.sync_s, runs=runs)
     opened.push_async_callback(ledger.close)
     limiter = make_limiter(settings.limits, data_dir, hold_s, ledger.spent)
+    opened.push_async_callback(limiter.close)
     await ledger.start(limiter.settle_left)
     return Books(ring=ring, limiter=limiter, pricing=pricing, ledger=ledger)
 

@@ -15,6 +15,7 @@ from penstock.app.books import Books, open_books
 from penstock.cache import NoCache
 from penstock.cache.exact import ExactCache
 from penstock.core.config import ModelSettings
+from penstock.core.errors import ConfigError
 from penstock.core.settings import Settings
 from penstock.core.types import ModelCard
 from penstock.engine.client import EngineClient
@@ -75,7 +76,6 @@ async def build(settings: Settings, progress: LoadProgress, *, show_downloads: b
         steps: list[OnStep] = [metrics.step, *([window.step] if window else ())]
         upstreams, served = await _upstreams(settings, steps, progress, opened, show_downloads)
         pipeline = _pipeline(settings, books, upstreams, trace)
-        opened.push_async_callback(pipeline.close)
         metrics.serve(card.id for card in pipeline.models())
         page = Page(pipeline, window, settings.page) if window else None
         auth = Auth(books.ring, settings.server, is_open=settings.keys.open, login_page=login_page() if page else None)
@@ -111,19 +111,23 @@ def _pipeline(settings: Settings, books: Books, upstreams: dict[str, Upstream], 
 async def _upstreams(
     settings: Settings, steps: list[OnStep], progress: LoadProgress, opened: AsyncExitStack, show_downloads: bool
 ) -> tuple[dict[str, Upstream], dict[str, Served]]:
-    """By name; `opened` closes those that were started before another failed."""
+    """By name; `opened` closes them."""
     upstreams: dict[str, Upstream] = {}
     served: dict[str, Served] = {}
-    async with AsyncExitStack() as started:
-        for model in settings.models:
-            upstreams[model.name], served[model.name] = await _load(model, steps, progress, show_downloads)
-            started.push_async_callback(upstreams[model.name].close)
-        for other in settings.upstreams:
-            upstreams[other.name] = await make_upstream(other)
-            started.push_async_callback(upstreams[other.name].close)
-        if (embedder := find_embedder(settings.embeddings)) is not None:
-            upstreams[settings.embeddings.name] = embedder
-        started.pop_all()  # from here on the pipeline closes them
+
+    def add(name: str, upstream: Upstream) -> None:
+        upstreams[name] = upstream
+        opened.push_async_callback(upstream.close)
+
+    for model in settings.models:
+        upstream, served[model.name] = await _load(model, steps, progress, show_downloads)
+        add(model.name, upstream)
+    for other in settings.upstreams:
+        add(other.name, await make_upstream(other))
+    if (embedder := find_embedder(settings.embeddings)) is not None:
+        if settings.embeddings.name in upstreams:
+            raise ConfigError(f"two models are served as {settings.embeddings.name!r}", hint="set embeddings.name to another")
+        add(settings.embeddings.name, embedder)
     return upstreams, served
 
 

@@ -60,7 +60,7 @@ class Told(Struct, frozen=True, kw_only=True):
     @property
     def comment(self) -> bytes:
         """The cost as a comment between server-sent events: no client takes it for content."""
-        return b""
+        return b": x-penstock-cost " + self.cost.encode() + b"\n\n"
 
 
 def tell(request_id: str, runs: Sequence[Progress], *, explain: bool) -> Told:
