@@ -81,9 +81,7 @@ class Load:
         self.codes: Counter[str] = Counter()
 
     async def ask(self) -> str:
-        url = next(self._urls)
-        answer = await self._client.post(f"{url}/v1/completions", json=BODY)
-        self.codes[url[-5:] + str(answer.status_code)] += 1
+        answer = await self._client.post(f"{next(self._urls)}/v1/completions", json=BODY)
         assert answer.status_code in (200, 429, 503), answer.text
         code = "ok" if answer.status_code == 200 else answer.json()["error"]["code"]
         self.codes[code] += 1
@@ -155,14 +153,12 @@ async def test_each_gateway_counts_for_itself_while_redis_is_away(tmp_path: Path
     budget = gateways.key(budget_day_usd=Decimal(1))
     async with gateways.load(gateways.key(requests_per_minute=50)) as load:
         assert (await load.at_once(20))["ok"] == 20
-        print("BEFORE", load.codes)
         redis.stop()
         await load.until("rate_limit_exceeded")
         await load.at_once(60)
         print(load.codes, {u: (await load._client.get(u+"/v1/models")).status_code for u in gateways.urls}, gateways._log.read_text().count("POST"), gateways._log.read_text()[-3000:])
         assert 50 < load.codes["ok"] <= 100  # each lets pass 50, those from before included
         assert load.codes["limits_unavailable"] == 0
-    assert 0
     async with gateways.load(budget) as load:
         assert (await load.at_once(4))["limits_unavailable"] == 4  # money is refused
 

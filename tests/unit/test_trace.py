@@ -209,6 +209,20 @@ def test_what_was_said_is_logged_when_asked_for(caplog: pytest.LogCaptureFixture
     assert second["prompt"] == [{"role": "user", "content": "Hi"}]
 
 
+def test_a_log_line_says_when_to_the_millisecond() -> None:
+    formatter = JSONFormatter()
+
+    def time_of(created: float) -> str:
+        record = logging.LogRecord("penstock", logging.INFO, __file__, 1, "now", (), None)
+        record.created = created
+        return str(json.loads(formatter.format(record))["time"])
+
+    times = [time_of(created) for created in (0.0, 0.0625, 1.5, 86_400 * 365.0)]
+    assert times == [
+        "1970-01-01T00:00:00.000+00:00", "1970-01-01T00:00:00.062+00:00", "1970-01-01T00:00:01.500+00:00", "1971-01-01T00:00:00.000+00:00"
+    ]  # fmt: skip
+
+
 def test_a_log_line_carries_the_traceback() -> None:
     try:
         raise ValueError("broken")

@@ -108,6 +108,7 @@ def test_a_stretch_of_time_and_one_key(folder: Path, penstock: Run) -> None:
         ).splitlines()
     ]
     assert (row["day"], row["attempts"]) == ("2023-11-15", 2)
+    assert len(penstock("usage", "--rows", "--key", "Alice", "--json").splitlines()) == 2
     assert "nothing was used" in penstock("usage", "--since", "1h")
     assert "did you mean 'Alice'" in penstock("usage", "--key", "Alicia", code=2)
     assert "'soon' is no time" in penstock("usage", "--since", "soon", code=2)

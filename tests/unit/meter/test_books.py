@@ -261,8 +261,9 @@ async def test_who_counts_replayed_attempts_is_told_until_it_has(
     ledger = DatabaseLedger(database, tmp_path / "spool", sync_s=0.01)
     await ledger.start(fail_at_first)
     ledger.record(ended(replace(attempt(1), id="mine")))
-    while len(told) < 4:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(20):
+        while len(told) < 4:
+            await asyncio.sleep(0.01)
     await ledger.close()
     assert told == [100] * 4
     assert len(ids(database)) == 101

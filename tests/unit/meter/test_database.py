@@ -65,6 +65,24 @@ def test_threads_take_turns(database: Database) -> None:
     assert database.query("SELECT number FROM things") == [(100,)]
 
 
+def test_two_processes_that_read_and_then_write_wait_for_each_other(tmp_path: Path) -> None:
+    databases = [open_database("sqlite", tmp_path) for _ in range(2)]
+    databases[0].create(THINGS)
+    databases[0].execute("INSERT INTO things (id, number) VALUES ('n', 0)")
+
+    def count(database: Database) -> None:
+        for _ in range(25):
+            with database.transaction():
+                [(number,)] = database.query("SELECT number FROM things")
+                database.execute("UPDATE things SET number = ?", (number + 1,))
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(count, databases))
+    assert databases[0].query("SELECT number FROM things") == [(50,)]
+    for database in databases:
+        database.close()
+
+
 def test_two_that_create_a_table_at_once_both_succeed(database: Database, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     url = "sqlite" if database.dialect == "sqlite" else request.getfixturevalue("postgres").url
     others = [open_database(url, tmp_path) for _ in range(4)]

@@ -80,7 +80,7 @@ def test_an_unknown_price_stays_unknown(tmp_path: Path) -> None:
         ("https://eu.api.openai.com/v1", True),
         ("http://localhost:8001/v1", False),
         ("https://api.openai.com.example.org/v1", False),
-        ("https://notapi.openai.com.test/v1", False),
+        ("https://notapi.openai.com/v1", False),
         ("https://example.org/api.openai.com", False),
     ],
 )

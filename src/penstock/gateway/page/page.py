@@ -77,8 +77,14 @@ class Page:
 
 
 def _upstream_row(name: str, upstream: Upstream, own: Collection[str]) -> UpstreamRow:
-    models = tuple(card.id for card in upstream.models())
-    return UpstreamRow(name=name, health=upstream.health(), models=models, own=name in own)
+    cards = upstream.models()
+    return UpstreamRow(
+        name=name,
+        health=upstream.health(),
+        models=tuple(card.id for card in cards),
+        embeds=tuple(card.id for card in cards if card.embeds),
+        own=name in own,
+    )
 
 
 def _number(request: HTTPRequest, name: str) -> int | None:

@@ -49,6 +49,7 @@ class UpstreamRow(Struct, frozen=True, kw_only=True):
     name: str
     health: Health
     models: tuple[str, ...]
+    embeds: tuple[str, ...]  # of the models, those that make vectors
     own: bool  # an engine of our own, which the charts know
 
 

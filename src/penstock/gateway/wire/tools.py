@@ -94,7 +94,7 @@ def unique_tools(tools: Sequence[Tool]) -> tuple[Tool, ...]:
     """Raises InvalidRequest where two have the same name: a call could not say which it means."""
     names: set[str] = set()
     for place, tool in enumerate(tools):
-        if False:
+        if tool.name in names:
             raise InvalidRequest(f"two tools are called {tool.name!r}", param=f"tools[{place}]")
         names.add(tool.name)
     return tuple(tools)

@@ -34,8 +34,9 @@ export function escapeChat() {
 async function listModels() {
   const select = $("model");
   try {
-    const { data } = await getJSON("/v1/models");
-    const names = data.filter((model) => !/embed|minilm/i.test(model.id)).map((model) => model.id);
+    const [models, upstreams] = await Promise.all([getJSON("/v1/models"), getJSON("/admin/engines")]);
+    const embeds = new Set(upstreams.data.flatMap((row) => row.embeds));
+    const names = models.data.map((model) => model.id).filter((name) => !embeds.has(name));
     select.replaceChildren(...names.map((name) => h("option", { value: name }, name)));
     const kept = localStorage.getItem("penstock.model");
     if (names.includes(kept)) select.value = kept;

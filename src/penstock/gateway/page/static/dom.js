@@ -71,7 +71,7 @@ export function dollars(value) {
   return `$${amount.toFixed(digits).replace(/(\.\d*?[1-9])0+$/, "$1")}`;
 }
 
-export const percent = (share) => (share === null || share === undefined ? "–" : `${share && share < 0.1 ? (share * 100).toFixed(1) : Math.round(share * 100)} %`);
+export const percent = (share) => (share === null || share === undefined ? "–" : share > 0 && share < 0.001 ? "<0.1 %" : `${share && share < 0.1 ? (share * 100).toFixed(1) : Math.round(share * 100)} %`);
 /** Tokens per second. An answer from the cache has no speed of its own. */
 export const rate = (tpot, cache) => (tpot && cache !== "hit" ? number(1 / tpot) : "–");
 export const clock = (at) => new Date(at * 1000).toLocaleTimeString("en-GB");

@@ -15,15 +15,16 @@ let charts = [];
 let visible = false;
 let drawnAt = 0;
 
-/** Each: a title, how its numbers read, and its lines, which may depend on what there is. `mean`: seconds that the large number averages. */
+/** Each: a title, how its numbers read, and its lines, which may depend on what there is. `mean`: seconds that the large number averages;
+ * `smooth`: seconds that each point sums, where single seconds would only flicker. */
 const CARDS = [
   { title: "Requests", unit: "/s", read: number, lines: () => [["ended", perSecond("ended")], ["failed", perSecond("failed"), "--bad"]], mean: 5, nothing: "No request in this time." },
   { title: "Time to first token", read: seconds, lines: () => ["p50", "p95", "p99"].map((name, index) => [name, quantile("ttft_s", index)]), nothing: "No first token in this time." },
   { title: "Time per output token", read: seconds, lines: () => ["p50", "p95", "p99"].map((name, index) => [name, quantile("tpot_s", index)]), nothing: "No answer longer than a token in this time." },
   { title: "Tokens", unit: "/s", read: number, lines: () => [["out", perSecond("output_tokens")], ["in", perSecond("prompt_tokens")]], mean: 5, nothing: "No token in this time." },
-  { title: "Cost", unit: "/h", read: dollars, lines: () => [["cost", perHour("cost_usd")], ["saved by the cache", perHour("saved_usd"), "--s4"]], mean: 10, nothing: costHint },
-  { title: "Cache hits", read: percent, top: 1, lines: () => [["answers", (point) => (point.lookups ? point.hits / point.lookups : null)], ["prompt tokens (prefix)", (point) => (point.prompt_tokens ? point.cached_tokens / point.prompt_tokens : null), "--s3"]], nothing: "Nothing was looked up in this time." },
-  { title: "Routes", read: percent, top: 1, stacked: true, lines: routeLines, nothing: "No request was routed in this time." },
+  { title: "Cost", unit: "/h", read: dollars, smooth: 5, lines: () => [["cost", perHour("cost_usd")], ["saved by the cache", perHour("saved_usd"), "--s4"]], mean: 10, nothing: costHint },
+  { title: "Cache hits", read: percent, top: 1, smooth: 5, lines: () => [["answers", (point) => (point.lookups ? point.hits / point.lookups : null)], ["prompt tokens (prefix)", (point) => (point.prompt_tokens ? point.cached_tokens / point.prompt_tokens : null), "--s3"]], nothing: "Nothing was looked up in this time." },
+  { title: "Routes", read: percent, top: 1, stacked: true, smooth: 5, lines: routeLines, nothing: "No request was routed in this time." },
   { title: "Requests under way", read: number, lines: queueLines, nothing: "" },
   { title: "Engines", read: percent, top: 1, lines: engineLines, nothing: "No engine of this server has worked yet: other servers keep theirs to themselves." },
 ];
@@ -135,6 +136,20 @@ function engineLines(shown) {
   return names.flatMap((name) => [[called(name, "busy"), field(name, "busy")], [called(name, "KV cache used"), field(name, "kv_usage")]]);
 }
 
+/** Each point with those of the `span` seconds up to it added. */
+function rolling(shown, span) {
+  const fields = ["span_s", "cost_usd", "saved_usd", "hits", "lookups", "prompt_tokens", "cached_tokens"];
+  return shown.map((point, at) => {
+    let from = at;
+    while (from > 0 && point.at - shown[from - 1].at < span) from -= 1;
+    const some = shown.slice(from, at + 1);
+    const sum = { ...point, routes: {} };
+    for (const field of fields) sum[field] = some.reduce((total, each) => total + each[field], 0);
+    for (const each of some) for (const [name, count] of Object.entries(each.routes)) sum.routes[name] = (sum.routes[name] ?? 0) + count;
+    return sum;
+  });
+}
+
 /** A custom property may hold light-dark(): an element resolves it. */
 function colour(name) {
   const probe = document.body.appendChild(h("i", { style: { color: `var(${name})`, display: "none" } }));
@@ -169,7 +184,8 @@ class Chart {
 
   rebuild() { this.names = null; }
 
-  draw(shown, now) {
+  draw(seen, now) {
+    const shown = this.card.smooth ? rolling(seen, this.card.smooth) : seen;
     this.lines = this.card.lines(shown).map(([name, read, own], index) => ({ name, read, colour: own ?? COLOURS[index % COLOURS.length] }));
     this.values = this.lines.map((line) => shown.map(line.read));
     this.limits = [now - range, now];
@@ -180,7 +196,7 @@ class Chart {
     const empty = !this.values.some((line) => line.some((value) => value !== null && value > 0)) && !(this.card.title === "Requests under way");
     const { nothing } = this.card;
     this.nothing.textContent = empty ? (typeof nothing === "function" ? nothing(shown) : nothing) : "";
-    this.span = shown.at(-1)?.span_s ?? 1;
+    this.span = seen.at(-1)?.span_s ?? 1;
     this.label();
   }
 
