@@ -68,7 +68,7 @@ def shoot(browser: Browser, url: str, folder: Path, scheme: str) -> None:
     page.screenshot(path=folder / f"live-{scheme}.png")
     page.goto(f"{url}/#requests")
     page.wait_for_selector("#rows tr.ok")
-    page.click("#rows tr.ok:nth-child(n+6):has(.seg-decode)")
+    page.click("#rows tr.ok:nth-child(n+6):not(:has(.hit))")
     page.wait_for_selector("#detail .fall")
     page.screenshot(path=folder / f"requests-{scheme}.png")
     page.context.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # Tests run beside each other on few cores; set before anything loads torch, and inherited by engine processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+_HOME = tempfile.TemporaryDirectory(prefix="penstock-tests-")  # what a server keeps: never the user's own
+os.environ["PENSTOCK_SERVER__DATA_DIR"] = _HOME.name
 
 
 @pytest.fixture(scope="session")

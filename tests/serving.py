@@ -128,7 +128,7 @@ def servers(folder: Path) -> Iterator[Callable[..., Server]]:
         log = folder / f"server-{len(started)}.log"
         command = [sys.executable, "-m", "penstock", "serve", *flags, "--port", str(port), "--config", str(path)]
         with log.open("wb") as sink:
-            environment = {"PENSTOCK_SERVER__DATA_DIR": str(folder / "data"), **os.environ}
+            environment = {**os.environ, "PENSTOCK_SERVER__DATA_DIR": str(folder / "data")}
             process = subprocess.Popen(command, stdout=sink, stderr=sink, start_new_session=True, env=environment)
         server = Server(process, port, log)
         started.append(server)

@@ -116,6 +116,9 @@ def test_a_new_server_teaches_its_first_request(open_page: Open, server: Server)
     expect(page.locator("#lesson pre")).to_contain_text(f"curl {server.url}/v1/chat/completions")
     page.click("#lesson >> text=Anthropic")
     expect(page.locator("#lesson pre")).to_contain_text("client.messages.create")
+    names = page.locator("#model option").all_text_contents()
+    assert "penstock-mini" in names
+    assert not any("minilm" in name for name in names)  # it makes no answers
     page.keyboard.press("3")
     expect(page.locator("#none")).to_contain_text("No request yet")
     expect(page.locator("table")).to_be_hidden()

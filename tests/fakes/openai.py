@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -130,6 +131,7 @@ async def _answer(fake: Fake, request: web.Request, answer: Answer, dialect: _Di
     if answer.usage == "empty_choice":
         await stream.write(event([{}], **usage))
     await stream.write(b"data: [DONE]" + newline * 2)
+    await asyncio.sleep(answer.late_end_s)
     await stream.response.write_eof()
     return stream.response
 

@@ -45,6 +45,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     cut_after: int | None = None
     hang_after: int | None = None
+    late_end_s: float = 0.0  # after all was said, before the response ends
 
     def limited(self, max_tokens: int | None, length: str) -> Answer:
         """The same within `max_tokens`; `length` is how the dialect calls an answer that was cut short."""

@@ -51,6 +51,7 @@ async def main(folder: Path, counters: str, address: str, when_down: WhenDown = 
         tokens_when_down=when_down,
         concurrent_when_down=when_down,
         budget_when_down="refuse",
+        timeout_s=5,  # a busy machine is no outage
     )
     limiter = make_limiter(settings, folder, float(hold_s), ledger.spent)
     await ledger.start(limiter.settle_left)

@@ -25,7 +25,7 @@ COMPLETION = ("completions", {"prompt": "Once upon a time", "max_tokens": 50})
 
 
 def run(arguments: argparse.Namespace) -> int:
-    settings = read(arguments, arguments.models)
+    settings = read(arguments, arguments.models, with_keys=True)
     _set_up_logs()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(settings))

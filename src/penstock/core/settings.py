@@ -118,9 +118,8 @@ def resolve(
     Where neither names a model and the file has no upstreams, the built-in model is served.
     Raises ConfigError for an unknown key, a wrong type, a value out of bounds, two models of one name.
     """
-    environment = environment or {}
     written = read_file(file) if file else Written()
-    shell = read_environment(environment) | {path: Given(text, _flag(path), is_text=True) for path, text in (flags or {}).items()}
+    shell = read_environment(environment or {}) | {path: Given(text, _flag(path), is_text=True) for path, text in (flags or {}).items()}
     named = tuple({"model": Given(name, "command line")} for name in models)
     entries = named or written.models or (() if written.upstreams else ({},))
     base = {**written.given, **shell}
@@ -128,7 +127,7 @@ def resolve(
     settings = Settings(
         **{room: _room(kind, room, base) for room, kind in SHARED.items()},  # type: ignore[arg-type]
         models=tuple(_model(entry) for entry in layered),
-        upstreams=tuple(_upstream(entry, environment) for entry in written.upstreams),
+        upstreams=tuple(map(_upstream, written.upstreams)),
         sources=_sources(base, layered, written.upstreams),
     )
     _check_names([model.name for model in settings.models], "models")
@@ -238,18 +237,25 @@ def _model(given: Mapping[str, Given]) -> ModelSettings:
     return ModelSettings(model=str(model), name=str(name), engine=_room(EngineSpec, "engine", given))
 
 
-def _upstream(given: Mapping[str, Given], environment: Mapping[str, str]) -> UpstreamSettings:
-    """The upstream with its key, read from the environment where `api_key_env` says so."""
+def _upstream(given: Mapping[str, Given]) -> UpstreamSettings:
     if "upstreams.name" not in given:
         raise ConfigError("an upstream has no name", hint='write name = "…" in each [[upstreams]] table')
     upstream = _room(UpstreamSettings, "upstreams", given)
-    if not upstream.api_key_env:
-        return upstream
-    if upstream.api_key:
+    if upstream.api_key_env and upstream.api_key:
         raise ConfigError(f"the upstream {upstream.name!r} has both api_key and api_key_env", hint="keep one of them")
-    if not environment.get(upstream.api_key_env):
-        raise ConfigError(f"the upstream {upstream.name!r} wants its key in ${upstream.api_key_env}, which is not set")
-    return msgspec.structs.replace(upstream, api_key=environment[upstream.api_key_env])
+    return upstream
+
+
+def with_api_keys(settings: Settings, environment: Mapping[str, str]) -> Settings:
+    """The settings with every key that `api_key_env` names. Raises ConfigError for a variable that is not set."""
+    for upstream in settings.upstreams:
+        if upstream.api_key_env and not environment.get(upstream.api_key_env):
+            raise ConfigError(f"the upstream {upstream.name!r} wants its key in ${upstream.api_key_env}, which is not set")
+    keyed = (
+        msgspec.structs.replace(upstream, api_key=environment[upstream.api_key_env]) if upstream.api_key_env else upstream
+        for upstream in settings.upstreams
+    )
+    return msgspec.structs.replace(settings, upstreams=tuple(keyed))
 
 
 def served_name(model: str) -> str:

@@ -255,6 +255,11 @@ def _cookie(header: str) -> str:
 
 
 async def _html(reply: Reply, body: bytes) -> None:
-    headers = (("content-length", str(len(body))), ("cache-control", "no-store"), ("www-authenticate", "Bearer"))
+    headers = (
+        ("content-length", str(len(body))),
+        ("cache-control", "no-store"),
+        ("www-authenticate", "Bearer"),
+        ("x-frame-options", "DENY"),
+    )
     await reply.start("text/html; charset=utf-8", status=401, headers=headers)
     await reply.write(body, last=True)

@@ -42,7 +42,7 @@ class Generate(Generic[F, C]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = exchange_of(scope)
         body = await read_body(scope, receive, max_bytes=self._settings.max_body_bytes, timeout_s=BODY_TIMEOUT_S)
-        call = self._read(body, exchange, explain=False and exchange.received.get(b"x-penstock-explain", b"").lower() == b"true")
+        call = self._read(body, exchange, explain=exchange.received.get(b"x-penstock-explain", b"").lower() == b"true")
         reply = Reply(send)
         answer = _Answer(self._pipeline, call, exchange, reply)
         work = answer.stream(self._stream_writer(call)) if call.stream else answer.whole(self._dialect.whole(call))

@@ -14,6 +14,8 @@ from penstock.core.errors import LoadError, PenstockError
 from penstock.core.types import ModelCard
 from penstock.upstream.http import HTTP
 
+EMBEDDING_NAMES = ("embed", "minilm", "bge-", "gte-", "/e5-")  # no list says what a model is for
+
 log = logging.getLogger(__name__)
 
 
@@ -90,6 +92,7 @@ def listing(settings: UpstreamSettings, names: Mapping[str, str], listed: list[M
                 owned_by=body.owned_by or settings.name,
                 root=theirs,
                 max_model_len=settings.context_tokens or body.context,
+                embeds=any(part in theirs.lower() for part in EMBEDDING_NAMES),
                 max_output_tokens=settings.max_output_tokens or body.max_tokens,
             )
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from penstock.core.config import EngineSpec, ModelSettings, ServerSettings
 from penstock.core.errors import ConfigError
-from penstock.core.settings import parse_size, resolve, served_name
+from penstock.core.settings import parse_size, resolve, served_name, with_api_keys
 
 
 @pytest.fixture
@@ -114,3 +115,44 @@ def test_a_mistake_in_the_environment_names_the_variable() -> None:
 def test_a_missing_file_says_that_none_is_needed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no config file .*leave --config out"):
         resolve(file=tmp_path / "absent.toml")
+
+
+UPSTREAM = '[[upstreams]]\nname = "far"\nurl = "http://far/v1"\n'
+
+
+def test_with_upstreams_alone_no_engine_is_started(write) -> None:
+    settings = resolve(file=write(UPSTREAM))
+    assert settings.models == ()
+    assert [upstream.name for upstream in settings.upstreams] == ["far"]
+    assert settings.sources["upstreams.0.kind"] == "default"
+    assert [model.name for model in resolve(models=["penstock-mini"], file=write(UPSTREAM)).models] == ["penstock-mini"]
+
+
+def test_an_upstream_s_key_is_read_from_the_environment_only_to_call_it(write) -> None:
+    settings = resolve(file=write(UPSTREAM + 'api_key_env = "FAR_KEY"\n'))
+    assert with_api_keys(settings, {"FAR_KEY": "sk-1"}).upstreams[0].api_key == "sk-1"
+    with pytest.raises(ConfigError, match=r"'far' wants its key in \$FAR_KEY, which is not set"):
+        with_api_keys(settings, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[[upstreams]]\nurl = "http://far"', "an upstream has no name"),
+        (UPSTREAM + 'api_key = "a"\napi_key_env = "B"', "both api_key and api_key_env"),
+        (UPSTREAM + 'kind = "openia"', 'must be "openai" or "anthropic" or "bedrock" or "vertex", got \'openia\''),
+        (UPSTREAM + "idel_s = 3", "did you mean 'upstreams.idle_s'"),
+        (UPSTREAM + UPSTREAM, "two models or upstreams are served as 'far'"),
+        ("[upstreams]\nname = 1", "upstreams must be a list of tables"),
+        ("[dispatch]\nhedge_after_s = 0", "dispatch.hedge_after_s must be a number above 0"),
+        ("[router]\naliases = 3", "router.aliases must be a table"),
+    ],
+)
+def test_a_mistake_in_the_pipe_s_settings(write, text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        resolve(file=write(text))
+
+
+def test_money_is_what_was_written(write) -> None:
+    assert resolve(file=write("[prices]\nmachine_usd_per_hour = 0.1\n")).prices.machine_usd_per_hour == Decimal("0.1")
+    assert resolve(environment={"PENSTOCK_PRICES__MACHINE_USD_PER_HOUR": "2.30"}).prices.machine_usd_per_hour == Decimal("2.30")

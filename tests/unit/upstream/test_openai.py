@@ -239,6 +239,7 @@ async def test_a_refusal_becomes_an_error_of_ours(status: int, body: object, kin
     assert type(caught.value) is kind
     assert "'there'" in caught.value.message and "secret" not in str(caught.value)
     assert noted.usage is None
+    assert ("credentials" in caught.value.message) == (status in (401, 403))
     if kind is errors.Overloaded:
         assert caught.value.retry_after_s == 7
     if status == 400 and kind is errors.InvalidRequest:
@@ -275,6 +276,11 @@ async def test_models_by_the_names_of_the_config() -> None:
             assert fake.body["model"] == "b"
 
 
+async def test_models_that_make_vectors_are_told_by_their_names() -> None:
+    async with openai_fake(models=("gpt", "text-embedding-3-small")) as fake, upstream_at(fake.url) as upstream:
+        assert [card.embeds for card in upstream.models()] == [False, True]
+
+
 async def test_what_only_an_engine_of_ours_can_do_is_refused_by_name() -> None:
     async with openai_fake() as fake, upstream_at(fake.url) as upstream:
         with pytest.raises(errors.Unsupported) as caught:
@@ -284,10 +290,11 @@ async def test_what_only_an_engine_of_ours_can_do_is_refused_by_name() -> None:
 
 
 async def test_connections_are_used_again_also_after_streams() -> None:
-    async with openai_fake() as fake, upstream_at(fake.url) as upstream:
-        for _ in range(5):
+    async with openai_fake(Answer(late_end_s=0.01)) as fake, upstream_at(fake.url) as upstream:
+        for _ in range(3):
             await ask(upstream, chat())
-            await asyncio.sleep(0.02)  # the end of the stream comes in its own time
+            await until(lambda: fake.open == 0)
+            await asyncio.sleep(0.02)  # for the last bytes to come
         await ask(upstream, chat(streams=False))
         assert len(fake.connections) == 1
 

@@ -21,7 +21,7 @@ from penstock.trace.window import Window
 from penstock.upstream import Upstream
 
 MOST_ROWS = 500
-MOST_NUMBER = 2**53  # JavaScript counts no further
+MOST_DIGITS = 15  # JavaScript counts no further
 
 
 class Page:
@@ -92,7 +92,7 @@ def _number(request: HTTPRequest, name: str) -> int | None:
     given = request.query_params.get(name)
     if given is None:
         return None
-    if not given.isdecimal() or not given.isascii() or len(given) > 16 or int(given) > MOST_NUMBER:
+    if not given.isdecimal() or not given.isascii() or len(given) > MOST_DIGITS:
         raise InvalidRequest(f"{name} is {given[:20]!r}", hint="it counts requests, such as 100", param=name)
     return int(given)
 

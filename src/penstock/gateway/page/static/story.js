@@ -32,13 +32,15 @@ function facts(told, reason, usage) {
     ["Guards", told.verdicts.length ? told.verdicts.map((verdict) => h("div", `${verdict.action}: ${verdict.rule}`, verdict.why && h("span.dim", ` ${verdict.why}`))) : "allowed"],
     ["Tokens in", `${number(usage.prompt_tokens)}${part(usage.cached_tokens, "from the prefix cache")}`],
     ["Tokens out", `${number(usage.completion_tokens)}${part(usage.reasoning_tokens, "reasoning")}${usage.estimated ? ", estimated" : ""}`],
-    ["Per token", seconds(told.timings.tpot_s)],
+    told.cache !== "hit" && ["Per token", seconds(told.timings.tpot_s)],
     reason && ["Ended", reason],
-    ["Cost", told.cost_usd === null ? h("span", "unknown ", h("span.dim", "– no price for this route: see ", h("code", "prices"), " in the settings")) : `$${told.cost_usd}`],
+    ["Cost", told.cost_usd === null ? h("span", "unknown ", h("span.dim", "– no price for this route: see ", h("code", "prices"), " in the settings")) : `$${exact(told.cost_usd)}`],
     ["Request", h("span", h("code", told.request_id), " ", copyable(() => told.request_id))],
   ];
   return h("dl.facts", rows.filter(Boolean).map(([name, value]) => [h("dt", name), h("dd", value)]));
 }
+
+const exact = (amount) => (amount.includes(".") ? amount.replace(/\.?0+$/, "") : amount);
 
 const CACHE = { off: "off", miss: "miss", hit: "hit: given again without computing", bypass: "bypassed: not a deterministic request" };
 
