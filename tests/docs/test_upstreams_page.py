@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.core.settings import resolve
+from penstock.core.settings import resolve, with_api_keys
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "upstreams.md"
 CONFIGS = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
@@ -18,7 +18,7 @@ def test_a_config_on_the_page_is_taken(config: str, tmp_path: Path) -> None:
     path = tmp_path / "penstock.toml"
     path.write_text(config, encoding="utf-8")
     environment = dict.fromkeys(re.findall(r'api_key_env = "(\w+)"', config), "key")
-    settings = resolve(file=path, environment=environment)
+    settings = with_api_keys(resolve(file=path), environment)
     assert len(settings.upstreams) == config.count("[[upstreams]]") > 0
     assert not settings.models
     for upstream in settings.upstreams:

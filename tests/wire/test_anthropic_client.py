@@ -131,7 +131,7 @@ def test_errors_before_the_first_token(
 
 @pytest.mark.parametrize(
     ("change", "expected"),
-    [({"model": "fakee"}, anthropic.NotFoundError), ({"temperature": 3}, anthropic.BadRequestError)],
+    [({"model": "fakee"}, anthropic.NotFoundError), ({"max_tokens": 0}, anthropic.BadRequestError)],
 )
 def test_refusals(make_claude: MakeClient, change: dict[str, Any], expected: type[Exception]) -> None:
     with pytest.raises(expected):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,9 +17,7 @@ from penstock.core.types import Delta
 from penstock.gateway.openapi import OpenAPI
 from penstock.upstream.fake import FakeUpstream
 from tests.wire.played import CALLS, THOUGHT, WEATHER, Played
-from tests.wire.test_openapi import SPEC, Able, refs
-
-pytestmark = pytest.mark.skipif(not SPEC.exists(), reason="OpenAI's document is not here")
+from tests.wire.test_openapi import Able, refs
 
 Schemas = dict[str, Any]
 ROOT = "#/components/schemas/"
@@ -41,8 +40,8 @@ LOGPROBS = {"include": ["message.output_text.logprobs"], "top_logprobs": 1}
 class Theirs:
     """The schemas of OpenAI's document, each read when it is needed: the whole takes seconds."""
 
-    def __init__(self) -> None:
-        section = SPEC.read_text().split("\ncomponents:\n  schemas:\n", 1)[1]
+    def __init__(self, document: Path) -> None:
+        section = document.read_text().split("\ncomponents:\n  schemas:\n", 1)[1]
         parts = re.split(r"^    (\S+):\n", section, flags=re.MULTILINE)
         self._texts = dict(zip(parts[1::2], parts[2::2], strict=True))
         self._read: Schemas = {}
@@ -65,8 +64,8 @@ class Theirs:
 
 
 @pytest.fixture(scope="module")
-def theirs() -> Theirs:
-    return Theirs()
+def theirs(shared_data: Path) -> Theirs:
+    return Theirs(shared_data / "specs" / "openai_openapi" / "openapi.yaml")
 
 
 def resolved(schema: Any, schemas: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import AsyncGenerator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -26,7 +25,6 @@ EXAMPLES = int(os.environ.get("PENSTOCK_SCHEMATHESIS", "8"))  # for each operati
 DOCUMENT = OpenAPI().document
 OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
 MODES = [(path, method, mode) for path, method in OPERATIONS for mode in GenerationMode if method == "post" or mode.is_positive]
-SPEC = Path(__file__).resolve().parents[3] / "shared/data/specs/openai_openapi/openapi.yaml"
 
 
 class Able(FakeUpstream):

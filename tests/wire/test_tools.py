@@ -101,6 +101,23 @@ async def test_streamed_calls_have_their_name_once(make_gateway: Callable[..., A
     ]
 
 
+REPEATED = tuple(Delta(tool_calls=(ToolCallPiece(index=0, id="a", name="f", arguments=part),)) for part in ("{", "}"))
+NAMELESS = tuple(Delta(tool_calls=(ToolCallPiece(index=0, name=name, arguments=part),)) for name, part in (("f", "{"), (None, "}")))
+
+
+@pytest.mark.parametrize(("deltas", "call_id"), [(REPEATED, "a"), (NAMELESS, "call_0")])
+def test_each_call_has_one_id_and_one_name_whatever_the_server_says(make_server: Callable[..., Any], deltas: Any, call_id: str) -> None:
+    ask: Any = {"model": "fake", "messages": ASK["messages"], "tools": TOOLS[1:]}
+    server = make_server(upstream=Played(*deltas, Delta(finish_reason="tool_calls"), reason="tool_calls"))
+    with OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        whole = client.chat.completions.create(**ask).choices[0].message.tool_calls
+        with client.chat.completions.stream(**ask) as stream:
+            streamed = stream.get_final_completion().choices[0].message.tool_calls
+    for calls in (whole, streamed):
+        assert calls is not None
+        assert [(call.id, call.type, call.function.name, call.function.arguments) for call in calls] == [(call_id, "function", "f", "{}")]
+
+
 async def test_calls_and_words_together(make_gateway: Callable[..., Any]) -> None:
     deltas = (
         Delta(text="Wait."),

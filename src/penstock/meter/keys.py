@@ -186,6 +186,7 @@ class KeyRing:
         self._clock = clock
         self._by_id: dict[str, tuple[Key, Principal]] = {}
         self._version = -1
+        self._had_keys = False
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -208,8 +209,8 @@ class KeyRing:
 
     @property
     def empty(self) -> bool:
-        """Whether there has never been a key."""
-        return not self._by_id
+        """Whether there has never been a key. A database that loses its keys does not open the server."""
+        return not self._had_keys
 
     def refresh(self) -> None:
         """Take over what has changed. Blocks. Raises DatabaseDown."""
@@ -217,6 +218,7 @@ class KeyRing:
         if version != self._version:
             self._by_id = {key.id: (key, key.principal) for key in self._keys.list()}
             self._version = version
+            self._had_keys = self._had_keys or bool(self._by_id)
 
     def find(self, token: str) -> Principal:
         """Whose token this is. Raises Unauthorized, in the same words and time for every token that is none."""

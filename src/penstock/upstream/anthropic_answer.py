@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from penstock.core.errors import UpstreamFailed
 from penstock.core.types import Delta, Finish, FinishReason, Request, ToolCallPiece, Usage, Vectors
+from penstock.upstream.reasons import reason_of
 from penstock.upstream.refusal import said, translated
 from penstock.upstream.usage import AnthropicUsage, counted, estimated
 
@@ -160,7 +161,7 @@ class AnthropicReader:
         return Delta(tool_calls=(ToolCallPiece(index=self._calls.get(index, 0), arguments=arguments),))
 
     def _ended(self, reason: str, sequence: str | None) -> Delta:
-        self._reason = REASONS.get(reason, "stop")
+        self._reason = reason_of(self._upstream, reason, REASONS)
         return Delta(finish_reason=self._reason, stop_reason=sequence)
 
     def _told(self, usage: AnthropicUsage | None) -> None:

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 4.0  # uvicorn, which most servers run on, closes an idle connection after 5 s: never race with that
 LAST_BYTES_S = 1.0  # how long the end of an answer that is over may take before its connection is given up
+BRIEF_S = 15.0  # for a short document
 MAX_EVENT_BYTES = 16 * 2**20
 MAX_ERROR_BYTES = 64 * 2**10
 _LARGE_BYTES = 2**20 - 1  # aiohttp wants larger bodies as files, to write them bit by bit
@@ -66,7 +67,7 @@ class HTTP:
         self._urls: dict[str, URL] = {}
         self._streaming = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_s, sock_read=settings.idle_s)
         self._whole = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_s)  # silent until it is complete
-        self._brief = aiohttp.ClientTimeout(total=settings.connect_s, sock_connect=settings.connect_s)
+        self._brief = aiohttp.ClientTimeout(total=BRIEF_S, sock_connect=settings.connect_s)
         self._draining: set[asyncio.Task[None]] = set()
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._session = aiohttp.ClientSession(
@@ -103,7 +104,7 @@ class HTTP:
                 self._leave(answer)
 
     async def get(self, path: str) -> bytes:
-        """A short document, within `connect_s`. Raises as `post` does."""
+        """A short document. Raises as `post` does."""
         try:
             async with self._session.get(self._url(path), timeout=self._brief, allow_redirects=False) as response:
                 if response.status >= 300:

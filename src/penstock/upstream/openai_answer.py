@@ -23,7 +23,7 @@ from penstock.core.types import (
     Usage,
     Vectors,
 )
-from penstock.upstream.reasons import overall
+from penstock.upstream.reasons import overall, reason_of
 from penstock.upstream.refusal import said, translated
 from penstock.upstream.usage import OpenAIUsage, counted, estimated
 
@@ -191,7 +191,7 @@ class OpenAIReader:
         tokens = len(choice.token_ids or ()) or len(logprobs or ()) or bool(text or reasoning or calls)
         self._count(tokens, len(text) + len(reasoning) + sum(len(call.arguments) for call in calls), is_reasoning=bool(reasoning))
         if choice.finish_reason is not None:
-            self._reasons[choice.index] = REASONS.get(choice.finish_reason, "stop")
+            self._reasons[choice.index] = reason_of(self._upstream, choice.finish_reason, REASONS)
         return Delta(
             index=choice.index,
             text=text,

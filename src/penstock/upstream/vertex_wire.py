@@ -11,7 +11,7 @@ from penstock.core.errors import UpstreamFailed
 from penstock.core.types import Delta, Finish, FinishReason, Message, ModelCard, Request, Tool, ToolCallPiece, ToolChoice, Usage, Vectors
 from penstock.upstream.anthropic_request import arguments_of
 from penstock.upstream.honoured import refuse_beyond
-from penstock.upstream.reasons import overall
+from penstock.upstream.reasons import overall, reason_of
 from penstock.upstream.refusal import said, translated
 from penstock.upstream.usage import GeminiUsage, counted, estimated
 
@@ -181,7 +181,7 @@ class GeminiReader:
         self._reasoning += len(reasoning)
         reason: FinishReason | None = None
         if candidate.finish_reason is not None:
-            reason = REASONS.get(candidate.finish_reason, "content_filter")
+            reason = reason_of(self._upstream, candidate.finish_reason, REASONS, "content_filter")
             if reason == "stop" and candidate.index in self._calls:
                 reason = "tool_calls"
             self._reasons[candidate.index] = reason

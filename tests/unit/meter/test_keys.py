@@ -119,6 +119,16 @@ def test_a_revoked_key_is_refused_from_the_next_refresh_and_leaves_the_server_cl
     assert not ring.empty
 
 
+def test_a_database_that_loses_its_keys_does_not_open_the_server(keys: Keys, ring: KeyRing, database: Database) -> None:
+    _, token = keys.create("ana")
+    ring.refresh()
+    database.execute("DELETE FROM keys")
+    ring.refresh()
+    assert not ring.empty
+    with pytest.raises(Unauthorized):
+        ring.find(token)
+
+
 def test_rotation_lets_the_former_token_go_on_for_a_while(keys: Keys, ring: KeyRing, clock: Clock) -> None:
     key, former = keys.create("ana")
     _, token = keys.rotate(key.id, grace_s=60)

@@ -9,6 +9,7 @@ from email.utils import formatdate
 import pytest
 from fakes.asking import chat
 
+from penstock.core.errors import UpstreamFailed
 from penstock.core.types import Message, Request, Usage
 from penstock.upstream.anthropic_answer import AnthropicReader
 from penstock.upstream.openai_answer import OpenAIReader
@@ -134,3 +135,17 @@ def test_times_to_wait_in_every_form() -> None:
     assert 50 < (retry_after({"retry-after": formatdate(time.time() + 60, usegmt=True)}) or 0) <= 60
     assert retry_after({"retry-after": "soon"}) is None
     assert retry_after({}) is None
+
+
+@pytest.mark.parametrize(
+    ("reader", "event"),
+    [
+        (OpenAIReader, b'{"choices": [{"delta": {}, "finish_reason": "abort"}]}'),
+        (OpenAIReader, b'{"choices": [{"message": {"content": ""}, "finish_reason": "insufficient_system_resource"}]}'),
+        (AnthropicReader, b'{"type": "message_delta", "delta": {"stop_reason": "malformed_tool_use"}}'),
+        (GeminiReader, b'{"candidates": [{"finishReason": "MALFORMED_FUNCTION_CALL"}]}'),
+    ],
+)
+def test_an_answer_that_the_server_gave_up_is_a_failure(reader: type[OpenAIReader], event: bytes) -> None:
+    with pytest.raises(UpstreamFailed, match="gave up"):
+        reader("there", chat()).read([event])

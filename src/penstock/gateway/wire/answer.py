@@ -115,8 +115,9 @@ def whole_calls(pieces: Sequence[ToolCallPiece]) -> tuple[ToolCall, ...]:
 
 
 def _whole_call(index: int, pieces: Sequence[ToolCallPiece]) -> ToolCall:
+    """Some servers say id and name again with every piece, some give no id."""
     return ToolCall(
         id=next((piece.id for piece in pieces if piece.id), f"call_{index}"),
-        name="".join(piece.name or "" for piece in pieces),
+        name=next((piece.name for piece in pieces if piece.name), ""),
         arguments="".join(piece.arguments for piece in pieces),
     )

@@ -83,6 +83,7 @@ class ChatShape:
 
     def __init__(self, call: GenerationCall) -> None:
         self._call = call
+        self._begun: set[tuple[int, int]] = set()  # calls, by choice and index, whose first piece was written
 
     def opening(self, index: int, prompt: Prompt) -> ChatPiece:
         return ChatPiece(index=index, delta=ChatDelta("assistant", ""))
@@ -96,7 +97,7 @@ class ChatShape:
     def piece(self, index: int, delta: Delta, offset: int) -> ChatPiece:
         return ChatPiece(
             index=index,
-            delta=ChatDelta(UNSET, delta.text or UNSET, tuple(map(_piece, delta.tool_calls)) or UNSET, delta.reasoning or UNSET),
+            delta=ChatDelta(UNSET, delta.text or UNSET, self._calls(index, delta.tool_calls) or UNSET, delta.reasoning or UNSET),
             logprobs=self._logprobs(delta),
             finish_reason=delta.finish_reason,
             stop_reason=delta.stop_reason if delta.finish_reason else UNSET,
@@ -126,6 +127,17 @@ class ChatShape:
             token_ids=delta.token_ids if self._call.token_ids else UNSET,
         )
 
+    def _calls(self, choice: int, pieces: Sequence[ToolCallPiece]) -> tuple[CalledPiece, ...]:
+        return tuple(self._piece(choice, piece) for piece in pieces)
+
+    def _piece(self, choice: int, piece: ToolCallPiece) -> CalledPiece:
+        """The first piece of a call has its id, its type and its name, and no other: clients add up what comes twice."""
+        if (choice, piece.index) in self._begun:
+            return CalledPiece(index=piece.index, function=FunctionPiece(None, piece.arguments))
+        self._begun.add((choice, piece.index))
+        function = FunctionPiece(piece.name, piece.arguments)
+        return CalledPiece(index=piece.index, id=piece.id or f"call_{piece.index}", type="function", function=function)
+
     def _logprobs(self, delta: Delta) -> ChatLogprobs | None:
         return None if delta.logprobs is None else chat_logprobs(delta.logprobs, as_ids=self._call.tokens_as_ids)
 
@@ -136,15 +148,4 @@ def _message(delta: Delta) -> AnswerMessage:
         content=None if calls and not delta.text else delta.text,
         tool_calls=calls or UNSET,
         reasoning_content=delta.reasoning or UNSET,
-    )
-
-
-def _piece(piece: ToolCallPiece) -> CalledPiece:
-    """The first piece of a call has its id, its type and its name."""
-    begins = piece.id is not None
-    return CalledPiece(
-        index=piece.index,
-        id=piece.id if piece.id is not None else UNSET,
-        type="function" if begins else UNSET,
-        function=FunctionPiece(piece.name, piece.arguments),
     )

@@ -107,7 +107,7 @@ class Items:
         if item is None:
             yield from self._close()
             item = self._calls[piece.index] = self._begin("function_call")
-            item.call_id = piece.id or f"call_{self._of}_{piece.index}"
+            item.call_id = piece.id or f"call_{piece.index}"
             item.name = piece.name or ""
             yield Step("begins", item)
         if piece.arguments:

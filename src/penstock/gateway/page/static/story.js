@@ -14,6 +14,7 @@ export function story(told, { failure = null, reason = null, prompt = null, answ
       big("Tokens/s", rate(timings.tpot_s, told.cache)), big("Total", seconds(timings.e2e_s))),
     h("section", h("h3", "Way"), waterfall(told)),
     h("section", h("h3", "Facts"), facts(told, reason, usage)),
+    attempts(told),
     candidates(told),
     prompt !== null && h("section", h("h3", "Prompt"), h("div.kept", prompt || "(empty)")),
     answer !== null && h("section", h("h3", "Answer"), h("div.kept", answer || "(empty)")),
@@ -44,6 +45,12 @@ const exact = (amount) => (amount.includes(".") ? amount.replace(/\.?0+$/, "") :
 
 const CACHE = { off: "off", miss: "miss", hit: "hit: given again without computing", bypass: "bypassed: not a deterministic request" };
 
+function attempts(told) {
+  if (told.attempts.length < 2) return null;
+  const line = (attempt) => h("div", h("span.grow", attempt.route, h("span.dim", ` ${attempt.purpose}`)), attempt.failure ? h("span.tag.bad", attempt.failure) : h("span.tag", attempt.reason), dollars(attempt.cost_usd));
+  return h("section", h("h3", "Attempts"), h("div.lines", told.attempts.map(line)));
+}
+
 function candidates(told) {
   if (told.candidates.length < 2) return null;
   const line = (name, index) => h("div", h("span.grow", name), told.scores[index] !== undefined && h("span.dim", number(told.scores[index])), name === told.route && h("span.tag", "taken"));
@@ -53,7 +60,7 @@ function candidates(told) {
 /** Lanes over the time of the request: the pipeline's stages, then each call of an upstream. */
 export function waterfall(told) {
   const lanes = told.stages.map((stage) => ({ name: stage.name, note: stage.note, from: stage.start_s, to: stage.end_s, parts: [["step", stage.start_s, stage.end_s]] }));
-  for (const attempt of told.attempts) lanes.push(attemptLane(attempt));
+  for (const attempt of told.attempts) lanes.push(attemptLane(attempt, told.model));
   const end = Math.max(told.timings.e2e_s ?? 0, ...lanes.map((lane) => lane.to), 1e-6);
   const kinds = new Set(lanes.flatMap((lane) => lane.parts.map(([kind]) => kind)));
   return h("div", { role: "img", "aria-label": `Waterfall of ${lanes.length} stages over ${seconds(end)}` },
@@ -62,11 +69,12 @@ export function waterfall(told) {
     h("div.legend", KINDS.filter(([kind]) => kinds.has(kind)).map(([kind, name]) => h("span", h(`i.seg-${kind}`), name))));
 }
 
-function attemptLane(attempt) {
+function attemptLane(attempt, model) {
   const { queue_s: queue, ttft_s: first, e2e_s: all } = attempt.timings;
   const from = Math.max(0, attempt.started_s);
   const to = from + (all ?? 0);
-  const name = attempt.purpose === "answer" ? attempt.route.split("/").pop() : attempt.purpose;
+  const upstream = attempt.route.endsWith(`/${model}`) ? attempt.route.slice(0, -model.length - 1) : attempt.route;
+  const name = attempt.purpose === "answer" ? upstream : attempt.purpose === "cache" ? "replay" : `${attempt.purpose} ${upstream}`;
   const note = `${attempt.purpose}: ${attempt.route}${attempt.failure ? `, ${attempt.failure}` : ""}`;
   if (attempt.failure) return { name, note, from, to, parts: [["fail", from, to]] };
   if (attempt.purpose === "cache") return { name, note, from, to, parts: [["step", from, to]] };
