@@ -165,6 +165,15 @@ def test_a_key_for_some_models_is_refused_the_others(site: Site) -> None:
     assert refused.json()["error"]["code"] == "permission_denied"
 
 
+def test_a_key_for_some_models_sees_no_others(site: Site) -> None:
+    one, other = ({"authorization": f"Bearer {site.key(models=(name,))}"} for name in ("fake", "other"))
+    assert [card["id"] for card in site.ask("GET", "/v1/models", headers=one).json()["data"]] == ["fake"]
+    assert site.ask("GET", "/v1/models", headers=other).json()["data"] == []
+    assert site.ask("POST", "/tokenize", headers=one, json={"prompt": "hi"}).status_code == 200
+    assert site.ask("POST", "/tokenize", headers=other, json={"prompt": "hi"}).status_code == 403
+    assert site.ask("POST", "/detokenize", headers=other, json={"tokens": [1]}).status_code == 403
+
+
 def test_limits_of_the_key_hold_and_are_told(site: Site) -> None:
     token = site.key(limits=Limits(requests_per_minute=2))
     statuses = [site.chat(authorization=f"Bearer {token}").status_code for _ in range(3)]

@@ -34,7 +34,7 @@ class CountTokens:
         model = known_model(self._pipeline, fields.model)
         context = Context(
             request_id=exchange.request_id,
-            unique=fresh_id(32),
+            unique=fresh_id(64),
             created=int(time.time()),
             model=model,
             defaults=self._pipeline.default_sampling(model),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
+from msgspec.structs import replace
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
@@ -47,7 +48,9 @@ class Models:
         self._pipeline = pipeline
 
     async def every(self, request: HTTPRequest) -> Response:
-        return _json(ModelList(tuple(map(_model_body, self._pipeline.models()))))
+        scope = exchange_of(request.scope).principal.models
+        cards = [card for card in self._pipeline.models() if scope is None or card.id in scope]
+        return _json(ModelList(tuple(map(_model_body, cards))))
 
     async def one(self, request: HTTPRequest) -> Response:
         return _json(_model_body(_card(self._pipeline, request.path_params["id"])))
@@ -64,7 +67,8 @@ class Tokens:
         fields, _ = decode(await self._body(request), TokenizeFields, TOKENIZE_NEUTRAL)
         model = known_model(self._pipeline, fields.model)
         card = _card(self._pipeline, model)
-        asked = tokenize_request(fields, exchange_of(request.scope).request_id, model)
+        exchange = exchange_of(request.scope)
+        asked = replace(tokenize_request(fields, exchange.request_id, model), principal=exchange.principal)
         ids = (await self._pipeline.tokenize(asked)).token_ids
         names = await self._pipeline.token_strings(asked, ids) if fields.return_token_strs else None
         return _json(Tokenized(len(ids), card.max_model_len, ids, names))
@@ -72,7 +76,8 @@ class Tokens:
     async def detokenize(self, request: HTTPRequest) -> Response:
         fields, _ = decode(await self._body(request), DetokenizeFields, DETOKENIZE_NEUTRAL)
         model = known_model(self._pipeline, fields.model)
-        asked = detokenize_request(fields, exchange_of(request.scope).request_id, model)
+        exchange = exchange_of(request.scope)
+        asked = replace(detokenize_request(fields, exchange.request_id, model), principal=exchange.principal)
         return _json(Detokenized(await self._pipeline.detokenize(asked)))
 
     async def _body(self, request: HTTPRequest) -> bytes:
