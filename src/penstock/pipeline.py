@@ -113,6 +113,7 @@ class Pipeline:
         if self.admission.needs_worst_case(request.principal):
             with progress.stage("reserve"):
                 await hold.reserve(*await self._worst_case(request, progress.decision))
+            progress.warning = hold.warning
         async with (
             aclosing(self.dispatch.stream(request, progress.decision, progress)) as generated,
             aclosing(self.guard.watch(request, generated)) as watched,

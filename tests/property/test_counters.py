@@ -96,7 +96,9 @@ waits = st.sampled_from([0.25, 1.0, 1.0, 4.5, 5.0, 29.0, 30.0, 31.0, 59.0, 60.0,
 admits = st.tuples(st.just("admit"))
 reserves = st.tuples(st.just("reserve"), places, tokens, nanos)
 settles = st.tuples(st.just("settle"), places, tokens, nanos, st.booleans())
-steps = st.lists(st.one_of(st.tuples(st.just("wait"), waits), admits, admits, reserves, reserves, settles, settles), min_size=20, max_size=60)
+steps = st.lists(
+    st.one_of(st.tuples(st.just("wait"), waits), admits, admits, reserves, reserves, settles, settles), min_size=20, max_size=60
+)
 bounds = st.builds(
     Limits,
     requests_per_minute=st.none() | st.integers(1, 6),

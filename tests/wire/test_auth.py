@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,7 @@ from penstock.core.types import Limits
 from penstock.gateway.app import build
 from penstock.gateway.auth import COOKIE, SESSION_S, Auth
 from penstock.gateway.page import Page
+from penstock.meter import NoPrices, Pricing
 from penstock.meter.counters import MemoryCounters
 from penstock.meter.database import open_database
 from penstock.meter.keys import KeyRing, Keys, KeyScope
@@ -43,12 +45,23 @@ class Clock:
         return self.now
 
 
+class Cent:
+    """Two cents for each call."""
+
+    def cost(self, route: object, usage: object, use: object) -> Decimal:
+        return Decimal("0.02")
+
+    def worst(self, route: object, prompt_tokens: int, completion_tokens: int) -> Decimal:
+        return Decimal("0.02")
+
+
 class Site:
     """A gateway with keys, and browsers and programs that ask it."""
 
     def __init__(self, keys: Keys, clock: Clock) -> None:
         self.keys = keys
         self.clock = clock
+        self.pricing: Pricing = NoPrices()
         self.ring = KeyRing(keys, 3600, clock=clock)
         self.app = self.serve()
 
@@ -60,6 +73,7 @@ class Site:
             dispatch=Dispatch(upstreams),
             router=FixedRouter(routes_by_model(upstreams)),
             trace=Trace(window),
+            pricing=self.pricing,
             admission=Limiter(MemoryCounters(660, clock=self.clock), clock=self.clock),
         )
         auth = Auth(self.ring, settings, is_open=is_open, login_page=b"<h1>log in</h1>", clock=self.clock)
@@ -181,6 +195,19 @@ def test_limits_of_the_key_hold_and_are_told(site: Site) -> None:
     refused = site.chat(authorization=f"Bearer {token}")
     assert refused.json()["error"]["code"] == "rate_limit_exceeded"
     assert 1 <= int(refused.headers["retry-after"]) <= 61
+
+
+def test_a_budget_that_warns_says_so_in_a_header(site: Site) -> None:
+    site.pricing = Cent()
+    site.serve()
+    token = site.key(limits=Limits(budget_day_usd=Decimal("0.03"), budget_action="warn"))
+    for stream in (False, True):
+        answers = [
+            site.ask("POST", "/v1/chat/completions", json={**CHAT, "stream": stream}, headers={"x-api-key": token}) for _ in range(2)
+        ]
+        assert [answer.status_code for answer in answers] == [200, 200]
+        warned = ["x-penstock-warning" in answer.headers for answer in answers]
+        assert warned == ([True, True] if stream else [False, True])
 
 
 def test_no_key_is_ever_logged(site: Site, caplog: pytest.LogCaptureFixture) -> None:

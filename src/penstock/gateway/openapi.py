@@ -48,6 +48,7 @@ HEADERS = {
     "x-penstock-model": "The model that answered.",
     "x-penstock-route": "The upstream and its model.",
     "x-penstock-cache": "off, bypass, miss or hit.",
+    "x-penstock-warning": "A limit of the key that only warns is exceeded.",
 }
 
 

@@ -9,7 +9,12 @@ from penstock.core.types import Principal
 
 
 class Hold(Protocol):
-    """What one admitted request holds of its key's limits. Settled exactly once, whatever happens."""
+    """What one admitted request holds of its key's limits. Settled exactly once, whatever happens.
+
+    `warning`: a limit that only warns was in the way of what was reserved.
+    """
+
+    warning: str | None
 
     async def reserve(self, tokens: int, cost_usd: Decimal | None) -> None:
         """Reserve the worst case before an upstream is called, all of it or nothing.
@@ -37,6 +42,8 @@ class Admission(Protocol):
 
 class Unlimited:
     """Admits everybody to everything. It is its own hold."""
+
+    warning: str | None = None
 
     async def admit(self, principal: Principal, request_id: str) -> Hold:
         return self

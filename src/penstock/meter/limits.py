@@ -123,7 +123,7 @@ class LimitHold:
             self._claim = claim
         elif refusal.warned:
             self._claim = claim
-            self.warning = f"{refusal.control} budget spent"
+            self.warning = f"the {refusal.control}'s budget is spent"
             limiter.warn(refusal, claim, self._principal)
         else:
             raise _refused(refusal, claim, self._principal)

@@ -69,6 +69,7 @@ class Progress:
         self.decision: Decision | None = None
         self.cache: CacheState = "off"
         self.verdicts: list[Verdict] = []
+        self.warning: str | None = None  # of a limit that only warns
         self.tabs: list[Tab] = []
         self.answering: Tab | None = None  # the attempt whose events are on their way
         self.stages: list[Stage] = []

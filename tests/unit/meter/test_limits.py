@@ -192,7 +192,7 @@ async def test_a_budget_that_warns_lets_pass_and_says_so_once(limiter: Limiter, 
     for hold in holds:
         await hold.reserve(10, TENTH)
         await hold.settle(10, TENTH)
-    assert [hold.warning for hold in holds] == [None, *["day budget spent"] * 3]  # type: ignore[attr-defined]
+    assert [hold.warning for hold in holds] == [None, *["the day's budget is spent"] * 3]  # type: ignore[attr-defined]
     assert caplog.text.count("its budget only warns") == 1
 
 

@@ -77,6 +77,8 @@ def headers(runs: Sequence[Progress], *, pending: bool) -> list[tuple[bytes, byt
     if first.decision is not None:
         route = first.decision.route
         told += [(b"x-penstock-model", _header(route.model)), (b"x-penstock-route", _header(_name(route)))]
+    if first.warning is not None:
+        told.append((b"x-penstock-warning", _header(first.warning)))
     return told
 
 
