@@ -75,7 +75,7 @@ async def test_whoever_has_everything_may_leave() -> None:
         for _ in range(5):  # cleaning up takes a little longer than leaving
             await asyncio.sleep(0)
 
-    await while_connected(receive, reply, work(), patience_s=5)
+    await while_connected({"state": {}}, receive, reply, work(), patience_s=5)
 
 
 def test_leaving_ends_every_prompt_of_a_batch(make_server: Callable[..., Any]) -> None:

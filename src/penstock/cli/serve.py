@@ -109,6 +109,9 @@ def _set_up_logs() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S") if sys.stderr.isatty() else JSONFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # Nothing of this is in a line; Python's logging HOWTO says how not to look for it.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def _spare_the_collector() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from penstock.core.errors import Bug, InvalidRequest, TooLarge
 
 JSON = "application/json"
+LOST = "lost"  # in a scope's state: a list of what to call when the connection is lost
 EVENTS = "text/event-stream"
 
 
@@ -79,13 +80,12 @@ class Reply:
         self.ended = last
 
 
-async def while_connected(receive: Receive, reply: Reply, work: Coroutine[None, None, None], *, patience_s: float) -> None:
+async def while_connected(scope: Scope, receive: Receive, reply: Reply, work: Coroutine[None, None, None], *, patience_s: float) -> None:
     """Do `work`, which writes `reply`. Where the client leaves first, or takes nothing of a write for at least
     `patience_s`, cancel it and raise ClientDisconnect once it has cleaned up.
     """
     watch = _Watch(reply, patience_s)
-    left = asyncio.ensure_future(_leaving(receive))
-    left.add_done_callback(watch.interrupt)
+    stop = _call_when_lost(scope, receive, watch.interrupt)
     try:
         await work
     except asyncio.CancelledError:
@@ -94,7 +94,18 @@ async def while_connected(receive: Receive, reply: Reply, work: Coroutine[None, 
         raise
     finally:
         watch.end()
-        left.cancel()
+        stop()
+
+
+def _call_when_lost(scope: Scope, receive: Receive, tell: Callable[[], None]) -> Callable[[], object]:
+    """`tell` when the client leaves. Our own server calls those who ask it to; another's is asked by a task. Returns what ends it."""
+    lost: list[Callable[[], None]] | None = scope["state"].get(LOST)
+    if lost is not None:
+        lost.append(tell)
+        return lost.clear
+    left = asyncio.ensure_future(_leaving(receive))
+    left.add_done_callback(lambda _: tell())
+    return left.cancel
 
 
 class _Watch:
@@ -113,7 +124,7 @@ class _Watch:
         self._seen = -1
         self._timer = task.get_loop().call_later(patience_s, self._look)
 
-    def interrupt(self, _: object = None) -> None:
+    def interrupt(self) -> None:
         """Unless the work has ended, or all is written: whoever has everything may leave."""
         if not self._ended and not self._reply.ended:
             self.interrupted = True

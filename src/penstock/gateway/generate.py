@@ -46,7 +46,7 @@ class Generate(Generic[F, C]):
         reply = Reply(send)
         answer = _Answer(self._pipeline, call, exchange, reply)
         work = answer.stream(self._stream_writer(call)) if call.stream else answer.whole(self._dialect.whole(call))
-        await while_connected(receive, reply, work, patience_s=WRITE_TIMEOUT_S)
+        await while_connected(scope, receive, reply, work, patience_s=WRITE_TIMEOUT_S)
 
     def _read(self, body: bytes, exchange: Exchange, *, explain: bool) -> C:
         dialect = self._dialect

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from penstock.core.types import Failure
+from penstock.gateway.connection import LOST
 from penstock.gateway.wire.errors import error_body
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -24,6 +27,7 @@ class BoundedProtocol(HttpToolsProtocol):
     uvicorn would stop reading to hold it back, and then a client that leaves goes unnoticed by the request that runs.
     """
 
+    _lost: list[Callable[[], None]] = []  # to be told when the connection is lost; the request's own  # noqa: RUF012
     _in_head = False
     _head_bytes = 0
     _dropping = False  # what is parsed now was pipelined
@@ -52,6 +56,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+        for tell in self._lost:
+            tell()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -77,6 +83,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._dropping = True
             return
         super().on_headers_complete()
+        self._lost = self.scope["state"][LOST] = []
+        if self.scope["method"] != "HEAD":  # nothing would follow its head
+            self.cycle.transport = cast(asyncio.Transport, _HeadWithBody(self.transport))
 
     def on_body(self, body: bytes) -> None:
         if not self._dropping:
@@ -90,6 +99,25 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+class _HeadWithBody:
+    """The transport of one response: its head waits for what follows at once, and leaves with it in one write."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = None  # b"": it has left
+
+    def write(self, data: bytes) -> None:
+        if self._head is None and not data.startswith(b"HTTP/1.1 100"):
+            self._head = data
+            return
+        self._transport.write(self._head + data if self._head else data)
+        if self._head:
+            self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 def _turned_away(limit: int) -> bytes:

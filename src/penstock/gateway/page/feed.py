@@ -79,7 +79,7 @@ class Feed:
         hello = self._hello(step_s, exchange_of(scope).principal)
         self._num_viewers += 1
         try:
-            await while_connected(receive, reply, self._tell(reply, hello, step_s), patience_s=PATIENCE_S)
+            await while_connected(scope, receive, reply, self._tell(reply, hello, step_s), patience_s=PATIENCE_S)
         finally:
             self._num_viewers -= 1
 
