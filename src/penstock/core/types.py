@@ -128,6 +128,7 @@ class Request(Struct, frozen=True, kw_only=True):
     inputs: tuple[str, ...] | tuple[tuple[int, ...], ...] | None = None
     dimensions: int | None = None  # of the vectors; None: the model's own
     sampling: Sampling = Sampling()
+    given: tuple[str, ...] = ()  # fields of `sampling` that the client set itself, perhaps to what is the default
     n: int = 1
     echo: bool = False
     add_special_tokens: bool = True

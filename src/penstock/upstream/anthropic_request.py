@@ -29,8 +29,8 @@ def messages_body(request: Request, card: ModelCard) -> dict[str, object]:
     body: dict[str, object] = {"max_tokens": sampling.max_tokens or card.max_output_tokens or MAX_TOKENS, "messages": turns}
     optional = {
         "system": system or None,
-        "temperature": sampling.temperature if sampling.temperature != 1.0 else None,
-        "top_p": sampling.top_p if sampling.top_p != 1.0 else None,
+        "temperature": sampling.temperature if sampling.temperature != 1.0 or "temperature" in request.given else None,
+        "top_p": sampling.top_p if sampling.top_p != 1.0 or "top_p" in request.given else None,
         "top_k": sampling.top_k,
         "stop_sequences": sampling.stop or None,
         "tools": [_tool(tool) for tool in request.tools] or None,

@@ -26,9 +26,9 @@ def converse(request: Request, card: ModelCard, model: str) -> dict[str, object]
     inference: dict[str, object] = {}
     if (most := sampling.max_tokens or card.max_output_tokens) is not None:
         inference["maxTokens"] = most
-    if sampling.temperature != 1.0:
+    if sampling.temperature != 1.0 or "temperature" in request.given:
         inference["temperature"] = float(sampling.temperature)
-    if sampling.top_p != 1.0:
+    if sampling.top_p != 1.0 or "top_p" in request.given:
         inference["topP"] = float(sampling.top_p)
     if sampling.stop:
         inference["stopSequences"] = list(sampling.stop)

@@ -1,4 +1,4 @@
-"""A `Request` as the body that OpenAI-compatible servers take. A field at its default is left out: the server's own default holds."""
+"""A `Request` as the body that OpenAI-compatible servers take. A field that the client left unset is left out: the server's own default holds."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _sampling(body: dict[str, object], request: Request, manners: Manners) -> No
     sampling = request.sampling
     for name, default in _SAMPLED.items():
         value = getattr(sampling, name)
-        if value != default:
+        if value != default or name in request.given:
             body[name] = value
     if sampling.max_tokens is not None:
         body["max_tokens" if request.messages is None else manners.max_tokens] = sampling.max_tokens

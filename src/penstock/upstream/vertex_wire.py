@@ -30,7 +30,9 @@ def generate_body(request: Request, card: ModelCard) -> dict[str, object]:
     """Raises Unsupported for what Gemini has no word for, InvalidRequest."""
     refuse_beyond(request, what="Vertex", sampling=_SAMPLED, fields=_FIELDS)
     config = {
-        theirs: value for name, theirs in _SAMPLED.items() if (value := getattr(request.sampling, name)) != _PLAIN[name]
+        theirs: value
+        for name, theirs in _SAMPLED.items()
+        if (value := getattr(request.sampling, name)) != _PLAIN[name] or name in request.given
     } | _format(request)  # fmt: skip
     if request.n != 1:
         config["candidateCount"] = request.n

@@ -166,6 +166,7 @@ def make_request(fields: GenerationFields, context: Context, sampling: Sampling)
         id="",
         model=context.model,
         sampling=sampling,
+        given=tuple(name for name in _SAMPLED_AS_GIVEN if getattr(fields, name) is not None),
         n=1 if fields.n is None else fields.n,
         streams=bool(fields.stream),
         truncate_prompt_tokens=fields.truncate_prompt_tokens,
