@@ -88,28 +88,31 @@ class Pipeline:
         finally:
             finish = self._record(progress, finish)
             if hold is not None:
-                await hold.settle(finish.usage.total_tokens, finish.cost_usd)
+                await hold.settle(_used_tokens(progress), finish.cost_usd)
         yield finish
 
     async def _answer(self, request: Request, hold: Hold, progress: Progress) -> AsyncGenerator[Event, None]:
-        with progress.stage("guard"):
+        with progress.stage("guard") as stage:
             checked = await self.guard.check(request)
+            stage.note = checked.verdict.action
         if checked.verdict.action != "allow":
             progress.verdicts.append(checked.verdict)
         if checked.verdict.action == "refuse":
             yield _refusal(checked.verdict)
             return
         request = checked.request
-        with progress.stage("cache"):
+        with progress.stage("cache") as stage:
             found = await self.cache.find(request)
+            stage.note = found.state
         progress.cache = found.state
         if found.state == "hit":
             self._take_from_cache(found, progress)
             for event in found.events:
                 yield event
             return
-        with progress.stage("route"):
+        with progress.stage("route") as stage:
             progress.decision = await self.router.choose(request)
+            stage.note = progress.decision.why
         if self.admission.needs_worst_case(request.principal):
             with progress.stage("reserve"):
                 await hold.reserve(*await self._worst_case(request, progress.decision))
@@ -125,11 +128,13 @@ class Pipeline:
     async def _worst_case(self, request: Request, decision: Decision) -> tuple[int, Decimal | None]:
         """Tokens and dollars of the dearest way to answer; no price where that of one way is unknown."""
         most = await self.dispatch.most(request, decision)
-        routes = {decision.route, *decision.candidates}
-        costs = [self.pricing.worst(route, most.prompt_tokens, most.completion_tokens) for route in routes]
-        known = [cost for cost in costs if cost is not None]
         tokens = (most.prompt_tokens + most.completion_tokens) * most.calls
-        return tokens, max(known) * most.calls if len(known) == len(costs) else None
+        dearest = Decimal(0)
+        for route in decision.candidates or (decision.route,):
+            if (cost := self.pricing.worst(route, most.prompt_tokens, most.completion_tokens)) is None:
+                return tokens, None
+            dearest = max(dearest, cost)
+        return tokens, dearest * most.calls
 
     def _take_from_cache(self, found: Found, progress: Progress) -> None:
         route = found.route or Route(upstream="cache", model=progress.request.model)
@@ -206,6 +211,11 @@ class Pipeline:
             await upstream.close()
         await self.ledger.close()
         await self.admission.close()
+
+
+def _used_tokens(progress: Progress) -> int:
+    """Of all attempts, as their cost: also of those that lost a race."""
+    return sum(attempt.used_tokens for attempt in progress.ended.attempts) if progress.ended else 0
 
 
 def _refusal(verdict: Verdict) -> Finish:

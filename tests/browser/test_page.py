@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -278,9 +277,7 @@ def test_a_server_that_stops_waits_for_no_page(open_page: Open, server: Server) 
     page.fill("#key", make_key(server, "--admin"))
     page.click("#go")
     page.wait_for_selector("#health .dot.good")
-    begun = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
-    server.process.wait(25)
-    assert time.monotonic() - begun < 20  # drain_s is 30, and the feed of an open page never ends by itself
+    server.process.wait(25)  # or it raises: drain_s is 30, and the feed of an open page never ends by itself
     expect(page.locator("#health")).to_have_text("no connection")
     open_page.complaints.clear()  # type: ignore[attr-defined]  # the browser says so in its console

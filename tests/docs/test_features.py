@@ -55,6 +55,7 @@ def test_a_feature_that_is_not_in_the_list_is_refused(features: ModuleType, test
         features.collect(tests_folder.parent)
 
 
+@pytest.mark.slow
 def test_the_page_is_up_to_date() -> None:
     done = subprocess.run([sys.executable, SCRIPT, "--check"], check=False, capture_output=True, text=True)
     assert done.returncode == 0, f"docs/features.md is not what the tests say now; run `make features`\n{done.stderr}"

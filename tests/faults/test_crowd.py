@@ -23,6 +23,7 @@ def lengths(shared_data: Path) -> list[tuple[int, int]]:
     return [(min(p, MOST_PROMPT), min(o, MOST_OUTPUT)) for p, o in random.Random(0).sample(rows, CLIENTS)]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.feature("disconnect", "continuous batching")
 async def test_half_of_the_clients_leave_and_nothing_is_lost(serve: Callable[..., Server], shared_data: Path) -> None:

@@ -147,6 +147,7 @@ def rows_of(database: Database) -> Counter[str]:
 
 
 @pytest.mark.timeout(60 + 10 * KILLS)
+@pytest.mark.feature("keys", "budgets", "ledger", "streaming")
 async def test_every_finished_request_is_recorded_once_and_the_budget_is_spent_exactly(setup: Setup) -> None:
     allowed = ROUND * KILLS
     limits = Limits(budget_day_usd=COST * allowed, requests_per_minute=10**6)

@@ -59,6 +59,7 @@ async def ask(pipeline: Pipeline, text: str = "Say something") -> list[Event]:
     ],
     ids=["cut", "hung", "500", "429"],
 )
+@pytest.mark.feature("retries", "replicas")
 async def test_a_crowd_is_answered_by_the_replica_that_works(answer: Answer) -> None:
     async with openai_fake(answer) as broken, openai_fake() as works, over(broken, works, first_token_s=1.0) as pipeline:
         answers = await asyncio.gather(*(ask(pipeline, f"Say {number}") for number in range(20)))
@@ -69,6 +70,7 @@ async def test_a_crowd_is_answered_by_the_replica_that_works(answer: Answer) -> 
         await until(lambda: broken.open == works.open == 0)  # nobody is left waiting there
 
 
+@pytest.mark.feature("retries", "breaker", "replicas")
 async def test_a_replica_that_hangs_is_soon_left_alone() -> None:
     async with openai_fake(Answer(hang_after=0)) as hangs, openai_fake() as works:
         async with over(hangs, works, first_token_s=0.4, breaker_failures=2, breaker_open_s=60.0) as pipeline:
@@ -88,6 +90,7 @@ async def test_a_server_that_went_away_and_came_back_is_used_again() -> None:
         assert text_of(await ask(pipeline)) == "Hello, world."
 
 
+@pytest.mark.feature("hedging", "replicas")
 async def test_a_race_over_http_ends_the_loser_s_connection() -> None:
     async with openai_fake(Answer(hang_after=0)) as slow, openai_fake() as quick, over(slow, quick, hedge_after_s=0.05) as pipeline:
         for _ in range(3):

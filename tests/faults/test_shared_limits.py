@@ -126,6 +126,7 @@ def total(database: Database) -> Decimal:
     return sum(spent(database, 0.0).values(), Decimal(0))
 
 
+@pytest.mark.feature("keys", "rate limits", "budgets", "Redis")
 async def test_limits_hold_over_both_and_through_a_restart_of_redis(tmp_path: Path, redis: RedisServer, stack: ExitStack) -> None:
     gateways = pair(tmp_path, redis, stack, "refuse")
     async with gateways.load(gateways.key(requests_per_minute=40)) as load:
@@ -163,6 +164,7 @@ async def test_each_gateway_counts_for_itself_while_redis_is_away(tmp_path: Path
         assert (await load.at_once(4))["limits_unavailable"] == 4  # money is refused
 
 
+@pytest.mark.feature("keys", "budgets", "Redis", "ledger")
 async def test_a_redis_that_comes_back_empty_is_told_what_was_spent(tmp_path: Path, stack: ExitStack) -> None:
     with redis_server(tmp_path, durable=False) as redis:
         gateways = pair(tmp_path, redis, stack, "local")

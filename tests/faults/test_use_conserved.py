@@ -51,6 +51,7 @@ async def client(upstream: LocalUpstream, number: int, rng: random.Random) -> Ta
     return noted
 
 
+@pytest.mark.feature("engine time", "continuous batching", "preemption", "disconnect", "n choices")
 async def test_every_second_of_a_crowded_engine_is_in_an_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock.engine.client.FAREWELL_S", 60.0)  # a busy machine must not decide this
     upstream, engine = await local()

@@ -74,10 +74,12 @@ class Model:
     def settle(self, id: str, tokens: int, nano: int, unheld: bool, now: float) -> None:
         self.holds = {id: hold for id, hold in self.holds.items() if hold[0] > now - 86400}
         hold = self.holds.pop(id, None)
-        if hold is None:
-            if not unheld or self.unheld.get(id, 0) > now:
+        if unheld:
+            if self.unheld.get(id, 0) > now:
                 return
             self.unheld[id] = now + 86400
+        elif hold is None:
+            return
         if tokens:
             self.tokens.append((int(now), tokens))
         self.spent.append((int(now) // 86400 if hold is None else int(hold[3]), nano))

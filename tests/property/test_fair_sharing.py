@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import plan
@@ -62,6 +63,7 @@ def flood(crowd: Crowd, steps: int, **senders: Callable[[], tuple[int, int]]) ->
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 6), st.integers(2, 32))
+@pytest.mark.feature("fair sharing", "continuous batching", "chunked prefill")
 def test_two_that_always_wait_are_never_far_apart(seed: int, max_num_seqs: int, max_step_tokens: int) -> None:
     """The bound of the paper: twice the most that a batch holds, here of weighted tokens, and the prompts under way."""
     rng = random.Random(seed)
@@ -132,6 +134,7 @@ def test_within_an_account_priority_decides_as_ever() -> None:
     assert crowd.until_runs(urgent) < 6
 
 
+@pytest.mark.feature("fair sharing", "preemption")
 def test_shares_stay_even_where_memory_is_short() -> None:
     """Sequences are preempted and computed again, which their accounts do not pay for."""
     crowd = Crowd(max_num_seqs=4, num_blocks=14)

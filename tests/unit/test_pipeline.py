@@ -9,13 +9,31 @@ from contextlib import aclosing
 from itertools import count
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from penstock.cache import Found
+from penstock.cache import ExactCache, Found
+from penstock.core.config import CacheSettings, DispatchSettings
 from penstock.core.errors import EngineDied, InvalidRequest, Overloaded
-from penstock.core.types import Decision, Delta, Event, Finish, Health, PromptInfo, Request, Route, Sampling, Usage, Verdict
+from penstock.core.types import (
+    Decision,
+    Delta,
+    Event,
+    Finish,
+    Health,
+    Limits,
+    Principal,
+    PromptInfo,
+    Request,
+    Route,
+    Sampling,
+    Usage,
+    Verdict,
+)
 from penstock.guard import AllowAll, Checked
 from penstock.meter import MemoryLedger
+from penstock.meter.counters import MemoryCounters
+from penstock.meter.limits import Limiter
 from penstock.pipeline import Pipeline
 from penstock.router import FixedRouter
 from penstock.trace import Ended, Rerouted, Tab, Trace, TraceEvent
@@ -383,3 +401,22 @@ async def test_tokens_of_a_prompt_go_there_and_back() -> None:
     assert info == PromptInfo(token_ids=(72, 105), text="Hi")
     assert await page.detokenize(Request(id="r", model="fake", prompt_token_ids=info.token_ids)) == "Hi"
     assert await page.token_strings(ask(), info.token_ids) == ("H", "i")
+
+
+async def test_tokens_count_against_a_limit_for_every_call_and_not_for_a_cached_answer() -> None:
+    slow, quick = FakeUpstream(Script(pieces=("slow",), delay_s=0.2)), FakeUpstream(Script(pieces=("ok",)))
+    named = {"a": slow, "b": quick}
+    limiter = Limiter(MemoryCounters(600))
+    pipeline = Pipeline(
+        dispatch=Dispatch(named, DispatchSettings(hedge_after_s=0.005)),
+        router=FixedRouter(routes_by_model(named)),
+        admission=limiter,
+        cache=ExactCache(CacheSettings(exact=True)),
+    )
+    key = Principal(key_id="k", limits=Limits(tokens_per_minute=1000))
+    request = replace(ask(max_tokens=4), principal=key, sampling=Sampling(max_tokens=4, temperature=0.0))
+    for _ in range(3):
+        assert only_finish(await events_of(pipeline, request)).reason == "stop"
+    refused = only_finish(await events_of(pipeline, replace(request, prompt="x" * 992))).failure
+    assert refused is not None
+    assert "of its 1000 a minute 6 are used" in refused.message  # the prompt of the loser, the prompt and the answer of the winner

@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.routing import Route
+from starlette.types import Message
 
 from penstock.core.config import PageSettings, ServerSettings
 from penstock.core.types import Limits
@@ -125,6 +126,7 @@ def test_a_server_on_loopback_without_keys_is_open(site: Site) -> None:
     assert site.get("/metrics") == 200
 
 
+@pytest.mark.feature("keys")
 def test_once_there_is_a_key_every_route_but_health_needs_one(site: Site) -> None:
     site.key()
     assert len(paths(site.app)) > 15
@@ -183,11 +185,13 @@ def test_a_key_for_some_models_sees_no_others(site: Site) -> None:
     one, other = ({"authorization": f"Bearer {site.key(models=(name,))}"} for name in ("fake", "other"))
     assert [card["id"] for card in site.ask("GET", "/v1/models", headers=one).json()["data"]] == ["fake"]
     assert site.ask("GET", "/v1/models", headers=other).json()["data"] == []
+    assert [site.ask("GET", "/v1/models/fake", headers=key).status_code for key in (one, other)] == [200, 404]
     assert site.ask("POST", "/tokenize", headers=one, json={"prompt": "hi"}).status_code == 200
     assert site.ask("POST", "/tokenize", headers=other, json={"prompt": "hi"}).status_code == 403
     assert site.ask("POST", "/detokenize", headers=other, json={"tokens": [1]}).status_code == 403
 
 
+@pytest.mark.feature("keys", "rate limits")
 def test_limits_of_the_key_hold_and_are_told(site: Site) -> None:
     token = site.key(limits=Limits(requests_per_minute=2))
     statuses = [site.chat(authorization=f"Bearer {token}").status_code for _ in range(3)]
@@ -197,6 +201,7 @@ def test_limits_of_the_key_hold_and_are_told(site: Site) -> None:
     assert 1 <= int(refused.headers["retry-after"]) <= 61
 
 
+@pytest.mark.feature("keys", "budgets", "streaming")
 def test_a_budget_that_warns_says_so_in_a_header(site: Site) -> None:
     site.pricing = Cent()
     site.serve()
@@ -320,6 +325,29 @@ def test_a_session_ends_with_time_and_with_its_key(site: Site) -> None:
     site.keys.revoke(key.id)
     site.ring.refresh()
     assert status() == 401
+
+
+async def test_the_live_feed_ends_with_its_key(site: Site) -> None:
+    key, token = site.keys.create("ops", KeyScope(admin=True))
+    site.ring.refresh()
+    told = asyncio.Event()
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        told.set()
+
+    scope = {
+        "type": "http", "method": "GET", "path": "/admin/live", "raw_path": b"/admin/live", "query_string": b"", "scheme": "http",
+        "headers": [(b"x-api-key", token.encode())], "server": ("gateway", 80), "http_version": "1.1", "asgi": {"version": "3.0"},
+    }  # fmt: skip
+    feed = asyncio.ensure_future(site.app(scope, receive, send))
+    await asyncio.wait_for(told.wait(), 5)
+    site.keys.revoke(key.id)
+    site.ring.refresh()
+    await asyncio.wait_for(feed, 5)
 
 
 def test_a_session_cannot_be_forged(site: Site) -> None:

@@ -85,6 +85,7 @@ async def test_dimensions(client: httpx.AsyncClient, embedder: Embedder) -> None
     assert embedder.requests[0].dimensions == 2
 
 
+@pytest.mark.feature("embeddings", "explain")
 async def test_it_explains_itself(client: httpx.AsyncClient) -> None:
     answer = await client.post(PATH, json={"input": "hello", "penstock": {"explain": True}})
     assert answer.json()["penstock"]["attempts"][0]["usage"]["prompt_tokens"] == 5
@@ -116,6 +117,7 @@ async def test_refusals(client: httpx.AsyncClient, body: dict[str, Any], param: 
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
+@pytest.mark.feature("embeddings")
 def test_openai_client(make_server: MakeServer, embedder: Embedder) -> None:
     with OpenAI(base_url=f"{make_server(upstream=embedder).url}/v1", api_key="none", max_retries=0) as client:
         answer = client.embeddings.create(model="fake", input=["a", "b"])

@@ -116,6 +116,7 @@ def counted(row: Row) -> Row:
 
 
 @pytest.mark.parametrize("shape", [shape for shape in USAGE_SHAPES if shape != "none"])
+@pytest.mark.feature("ledger", "streaming")
 async def test_streamed_and_whole_answers_are_written_down_as_the_upstream_counted_them(shape: str, tmp_path: Path) -> None:
     """3 tokens in, 2 of them cached; 3 thoughts and 4 words out: 1 + 0.2 + 40 + 300 millionths of a dollar."""
     async with openai_fake(Answer(usage=shape, **THOUGHTFUL)) as fake, metered(fake, "openai", tmp_path) as gateway:  # type: ignore[arg-type]
@@ -156,6 +157,7 @@ async def test_an_answer_cut_by_the_upstream_is_paid_as_far_as_it_came(shape: st
 
 
 @pytest.mark.parametrize("shape", ["alone", "each"])
+@pytest.mark.feature("ledger", "streaming", "disconnect")
 async def test_an_answer_that_the_client_left_is_paid_as_far_as_it_came(shape: str, tmp_path: Path) -> None:
     async with openai_fake(Answer(usage=shape, hang_after=2)) as fake, metered(fake, "openai", tmp_path) as gateway:  # type: ignore[arg-type]
         await gateway.leave_after("Hello,")
@@ -164,6 +166,7 @@ async def test_an_answer_that_the_client_left_is_paid_as_far_as_it_came(shape: s
     assert row["cost_usd"] is not None
 
 
+@pytest.mark.feature("ledger", "retries")
 async def test_each_try_has_a_row_of_its_own(tmp_path: Path) -> None:
     broken = Answer(status=503, body={"error": {"message": "not now"}})
     async with openai_fake(broken, Answer()) as fake, metered(fake, "openai", tmp_path) as gateway:

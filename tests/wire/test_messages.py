@@ -228,6 +228,7 @@ async def test_why_it_ended(make_gateway: Any, last: Delta, expected: tuple[str,
     assert (told["stop_reason"], told["stop_sequence"]) == expected
 
 
+@pytest.mark.feature("Messages", "tools")
 async def test_calls_in_a_whole_answer(make_gateway: Any) -> None:
     broken = Delta(tool_calls=(ToolCallPiece(index=2, id="c", name="weather", arguments='{"city": "Ro'),))
     none = Delta(tool_calls=(ToolCallPiece(index=3, id="d", name="time"),))
@@ -240,6 +241,7 @@ async def test_calls_in_a_whole_answer(make_gateway: Any) -> None:
     ]
 
 
+@pytest.mark.feature("Messages", "streaming", "tools")
 async def test_the_order_of_events(make_gateway: Any) -> None:
     answer = await post(make_gateway(upstream=Played(*THOUGHT[:-1], *CALLS, prompt=True)), ASK | {"stream": True})
     assert answer.headers["content-type"] == "text/event-stream"
@@ -311,6 +313,7 @@ async def test_what_is_not_there(http: httpx.AsyncClient, method: str, path: str
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.feature("Messages", "explain", "streaming")
 async def test_an_answer_explains_itself(gateway: Any, stream: bool) -> None:
     answer = await post(gateway, ASK | {"stream": stream, "penstock": {"explain": True}})
     told = events(answer)[-2] if stream else answer.json()

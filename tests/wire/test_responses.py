@@ -220,6 +220,7 @@ async def test_logprobs(http: httpx.AsyncClient) -> None:
     assert [token for event in seen if event["type"] == "response.output_text.delta" for token in event["logprobs"]] == whole
 
 
+@pytest.mark.feature("Responses", "streaming")
 async def test_the_events_of_a_message(http: httpx.AsyncClient) -> None:
     answer = await http.post(PATH, json=ASK | {"stream": True})
     assert answer.headers["content-type"] == "text/event-stream"
@@ -272,6 +273,7 @@ async def test_a_failure_before_the_stream_is_a_plain_error(make_gateway: Callab
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.feature("Responses", "explain", "streaming")
 async def test_it_explains_itself(http: httpx.AsyncClient, stream: bool) -> None:
     answer = await http.post(PATH, json=ASK | {"stream": stream, "penstock": {"explain": True}})
     body = events(answer)[-1]["response"] if stream else answer.json()
@@ -296,6 +298,7 @@ def test_the_official_client_streams(connect: Callable[[Any], OpenAI]) -> None:
     assert text == final.output_text == "Forty-two."
 
 
+@pytest.mark.feature("Responses", "tools")
 def test_the_official_client_calls_tools(connect: Callable[[Any], OpenAI]) -> None:
     tools: Any = [TOOL, {"type": "function", "name": "time", "parameters": {"type": "object", "properties": {}}, "strict": False}]
     with connect(Played(*CALLS, reason="tool_calls")) as client:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 
 from penstock.core.config import ServerSettings
 from penstock.core.errors import UserError
-from penstock.gateway.server import bind, url
+from penstock.gateway.server import bind, serve, url
 
 ASK = {"messages": [{"role": "user", "content": "hello"}], "stream": True}
 PIECES = 20
@@ -81,6 +82,15 @@ def test_a_port_in_use_is_a_users_mistake() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port} on 127.0.0.1 is in use .*--port"):
             bind(ServerSettings(port=port))
+
+
+async def test_of_two_that_start_at_once_on_a_port_one_is_told_so() -> None:
+    with bind(ServerSettings(port=0)) as first:
+        settings = ServerSettings(port=first.getsockname()[1])
+        second = bind(settings)
+        first.listen()
+        with pytest.raises(UserError, match="is in use"):
+            await serve(Starlette(), settings, bound=second)
 
 
 def test_a_host_that_is_not_ours() -> None:

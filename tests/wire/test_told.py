@@ -139,6 +139,7 @@ def test_the_official_client_does_not_see_the_comment(make_client: Callable[...,
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("header", [False, True])
 @pytest.mark.parametrize(("path", "ask"), [(CHAT, ASK), (TEXT, {"prompt": "hello"})])
+@pytest.mark.feature("explain", "streaming")
 async def test_it_explains_itself_where_that_is_asked_for(path: str, ask: dict[str, Any], stream: bool, header: bool) -> None:
     asked = {} if header else {"penstock": {"explain": True}}
     async with client_of(app_over(Played(*SPOKEN))) as http:
@@ -149,7 +150,8 @@ async def test_it_explains_itself_where_that_is_asked_for(path: str, ask: dict[s
     assert said["cost_usd"] == "0.0000017"
     assert said["usage"]["completion_tokens"] == USAGE.completion_tokens
     assert said["timings"]["e2e_s"] >= said["timings"]["ttft_s"] > 0
-    assert [stage["name"] for stage in said["stages"]][:3] == ["guard", "cache", "route"]
+    noted = [(stage["name"], stage["note"]) for stage in said["stages"]]
+    assert noted[:3] == [("guard", "allow"), ("cache", "off"), ("route", "serves 'fake'")]
 
 
 async def test_a_body_may_decline_what_a_header_asks_for() -> None:
@@ -158,6 +160,7 @@ async def test_a_body_may_decline_what_a_header_asks_for() -> None:
     assert not explained(answer)
 
 
+@pytest.mark.feature("explain", "retries")
 async def test_every_attempt_is_explained() -> None:
     first = FakeUpstream(Script(error=Overloaded("the queue is full")))
     async with client_of(app_over(first, Played(*SPOKEN))) as http:

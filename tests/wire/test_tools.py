@@ -86,6 +86,7 @@ async def test_whole_calls(make_gateway: Callable[..., Any]) -> None:
     assert body["usage"]["total_tokens"] == USAGE.total_tokens
 
 
+@pytest.mark.feature("tools", "streaming")
 async def test_streamed_calls_have_their_name_once(make_gateway: Callable[..., Any]) -> None:
     async with client_of(make_gateway(upstream=Played(*CALLS, reason="tool_calls"))) as http:
         answer = await http.post(CHAT, json=ASK | {"stream": True})

@@ -27,7 +27,7 @@ from penstock.pipeline import Pipeline
 from penstock.router import FixedRouter
 from penstock.text import load_chat_template, load_tokenizer
 from penstock.trace import Observer, Trace
-from penstock.trace.logs import RequestLog
+from penstock.trace.logs import JSONLines, RequestLog
 from penstock.trace.metrics import Metrics
 from penstock.trace.window import Window
 from penstock.upstream import Dispatch, Upstream, embedding_models, routes_by_model
@@ -62,9 +62,10 @@ class Stack:
         await self.opened.aclose()
 
 
-async def build(settings: Settings, progress: LoadProgress, *, show_downloads: bool = True) -> Stack:
+async def build(settings: Settings, progress: LoadProgress, *, show_downloads: bool = True, lines: JSONLines | None = None) -> Stack:
     """Load every model, one after the other so that each plans with the memory that the earlier ones left; reach every upstream.
 
+    `lines` takes the log's lines of requests; None: the logger does.
     Raises ConfigError, LoadError, MissingExtra, MemoryPlanError, DatabaseDown or EngineDied; what was already started is
     stopped then.
     """
@@ -72,7 +73,8 @@ async def build(settings: Settings, progress: LoadProgress, *, show_downloads: b
         books = await open_books(settings, opened)
         window = Window(settings.page) if settings.page.enabled else None
         metrics = Metrics(CollectorRegistry(), [model.name for model in settings.models])
-        trace = Trace(*_watchers(settings, metrics, window, opened), keep_text=settings.trace.log_prompts or settings.page.keep_text)
+        log = RequestLog(log_text=settings.trace.log_prompts, lines=lines)
+        trace = Trace(*_watchers(settings, metrics, window, log, opened), keep_text=settings.trace.log_prompts or settings.page.keep_text)
         steps: list[OnStep] = [metrics.step, *([window.step] if window else ())]
         upstreams, served = await _upstreams(settings, steps, progress, opened, show_downloads)
         pipeline = _pipeline(settings, books, upstreams, trace)
@@ -82,9 +84,11 @@ async def build(settings: Settings, progress: LoadProgress, *, show_downloads: b
         return Stack(pipeline=pipeline, metrics=metrics, auth=auth, page=page, served=served, opened=opened.pop_all())
 
 
-def _watchers(settings: Settings, metrics: Metrics, window: Window | None, opened: AsyncExitStack) -> Iterator[Observer]:
+def _watchers(
+    settings: Settings, metrics: Metrics, window: Window | None, log: RequestLog, opened: AsyncExitStack
+) -> Iterator[Observer]:
     yield metrics
-    yield RequestLog(log_text=settings.trace.log_prompts)
+    yield log
     if window is not None:
         yield window
     if settings.trace.otlp:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from decimal import Decimal
 
 from msgspec import Struct
 
 from penstock.cli.settings import read
-from penstock.core.settings import SHARED, Settings
+from penstock.core.settings import HIDDEN, SHARED, Settings
 
 SECRET = ("keys.secret", "api_key")  # set, but not shown
+SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
+PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")  # in an address
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -35,7 +38,11 @@ def _table(room: Struct, prefix: str, settings: Settings) -> list[str]:
 
 
 def _shown(path: str, value: object) -> object:
-    return "***" if value and path.endswith(SECRET) else value
+    if path.endswith(".headers") and isinstance(value, dict):
+        return {name: HIDDEN if SECRET_HEADER.search(name) else text for name, text in value.items()}
+    if isinstance(value, str):
+        value = PASSWORD.sub(rf"\1:{HIDDEN}@", value)
+    return HIDDEN if value and path.endswith(SECRET) else value
 
 
 def _line(key: str, value: object, source: str) -> str:

@@ -19,6 +19,7 @@ from penstock.core.types import Limits
 from penstock.meter.database import open_database
 from penstock.meter.keys import Key, Keys, KeyScope, read_secret
 
+MAX_S = 36_500 * 86_400  # a hundred years
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 HEADERS = ("ID", "NAME", "STATE", "EXPIRES", "REACHES", "LIMITS")
 
@@ -97,8 +98,8 @@ def _show(token: str, what: str) -> None:
 def seconds(text: str, flag: str) -> float:
     """Of "90s", "15m", "12h", "30d"; plain digits are seconds. Raises UserError."""
     match = re.fullmatch(r"(\d{1,9})([smhd]?)", text.strip())
-    if match is None:
-        raise UserError(f"{flag} is a time such as 90s, 15m, 12h or 30d, got {text!r}")
+    if match is None or int(match[1]) * UNITS_S[match[2] or "s"] > MAX_S:
+        raise UserError(f"{flag} is a time such as 90s, 15m, 12h or 30d, {MAX_S // 86_400}d at most, got {text!r}")
     return float(int(match[1]) * UNITS_S[match[2] or "s"])
 
 

@@ -18,7 +18,7 @@ from penstock.cli.settings import read
 from penstock.core.settings import Settings
 from penstock.engine.messages import MemoryPlan
 from penstock.gateway import app, server
-from penstock.trace.logs import JSONFormatter
+from penstock.trace.logs import JSONFormatter, JSONLines
 
 MOST_NAMES = 8
 GC_OBJECTS = 20_000  # made and not freed, between two collections of the young
@@ -28,16 +28,16 @@ COMPLETION = ("completions", {"prompt": "Once upon a time", "max_tokens": 50})
 
 def run(arguments: argparse.Namespace) -> int:
     settings = read(arguments, arguments.models, with_keys=True)
-    _set_up_logs()
+    lines = _set_up_logs()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings))
+        runner.run(_serve(settings, lines))
     return 0
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, lines: JSONLines | None) -> None:
     with server.bind(settings.server) as bound:
         with LoadingBars(enabled=sys.stderr.isatty()) as bars:
-            stack = await build(settings, bars)
+            stack = await build(settings, bars, lines=lines)
         try:
             print(f"penstock {__version__}\n{describe(stack)}", flush=True)
             _spare_the_collector()
@@ -104,14 +104,16 @@ def _size(count: float) -> str:
     return f"{count:.2f} GiB"
 
 
-def _set_up_logs() -> None:
-    """To stderr: plain lines for a person, JSON for a collector."""
+def _set_up_logs() -> JSONLines | None:
+    """To stderr: plain lines for a person, JSON for a collector, whose lines of requests take a way of their own."""
+    is_read = sys.stderr.isatty()
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S") if sys.stderr.isatty() else JSONFormatter())
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S") if is_read else JSONFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     # Nothing of this is in a line; Python's logging HOWTO says how not to look for it.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    return None if is_read else JSONLines(sys.stderr.fileno())
 
 
 def _spare_the_collector() -> None:

@@ -97,7 +97,7 @@ class CacheSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Whole answers, given again to the very same request of the same tenant."""
 
     exact: bool = False
-    max_bytes: Count = 64 * 2**20
+    max_bytes: Count = 16 * 2**20
     ttl_s: Annotated[float, Meta(gt=0)] = 3600.0
 
 
@@ -133,11 +133,11 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     api_key: str = ""
     api_key_env: str = ""  # the environment variable that holds the key
     models: dict[str, str] | list[str] = {}  # name served here → name there; empty: what the server lists
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = {}  # sent with each request; not to Bedrock, whose SDK writes its own
     region: str = ""  # Bedrock and Vertex
     project: str = ""  # Vertex
     connect_s: Annotated[float, Meta(gt=0)] = 5.0
-    idle_s: Annotated[float, Meta(gt=0)] = 120.0  # no byte for so long: it has failed
+    idle_s: Annotated[float, Meta(gt=0)] = 120.0  # a stream without a byte for so long has failed
     max_connections: Count = 1024
     max_output_tokens: Count | None = None  # for budgets, where the price book does not know it
     context_tokens: Count | None = None

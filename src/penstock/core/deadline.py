@@ -15,19 +15,22 @@ T = TypeVar("T")
 class Deadline:
     """Interrupts what it waits for, and only that, once `limit_s` has passed by `elapsed_s`. `limit_s` None: never.
 
-    Unlike `asyncio.timeout` it may be entered in a generator: while the generator is suspended at a `yield` it touches nobody.
+    Unlike `asyncio.timeout` it may be entered in a generator, by the task that goes on to run it: while the generator is
+    suspended at a `yield` it touches nobody.
     """
 
     def __init__(self, elapsed_s: Callable[[], float], limit_s: float | None) -> None:
         self._elapsed_s = elapsed_s
         self._limit_s = limit_s
-        self._waiting: asyncio.Task[object] | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._is_waiting = False
         self._timer: asyncio.TimerHandle | None = None
         self._fired = False
 
     def __enter__(self) -> Deadline:
         if self._limit_s is not None:
             left_s = max(0.0, self._limit_s - self._elapsed_s())
+            self._task = asyncio.current_task()
             self._timer = asyncio.get_running_loop().call_later(left_s, self._fire)
         return self
 
@@ -37,7 +40,8 @@ class Deadline:
 
     async def next(self, events: AsyncGenerator[T, None]) -> T:
         """The next of `events`. Raises DeadlineExceeded; Bug where there is none."""
-        self._check()
+        if self._limit_s is not None and (self._fired or self._elapsed_s() >= self._limit_s):
+            raise self._late()
         try:
             return await self.wait(anext(events))
         except StopAsyncIteration:
@@ -45,24 +49,20 @@ class Deadline:
 
     async def wait(self, awaitable: Awaitable[T]) -> T:
         """The result of `awaitable`. Raises DeadlineExceeded."""
-        self._waiting = asyncio.current_task()
+        self._is_waiting = True
         try:
             return await awaitable
         except asyncio.CancelledError:
-            if self._fired and self._waiting is not None and self._waiting.uncancel() == 0:
+            if self._fired and self._task is not None and self._task.uncancel() == 0:
                 raise self._late() from None
             raise
         finally:
-            self._waiting = None
-
-    def _check(self) -> None:
-        if self._limit_s is not None and (self._fired or self._elapsed_s() >= self._limit_s):
-            raise self._late()
+            self._is_waiting = False
 
     def _fire(self) -> None:
         self._fired = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+        if self._is_waiting and self._task is not None:
+            self._task.cancel()
 
     def _late(self) -> DeadlineExceeded:
         return DeadlineExceeded(f"no complete answer within {self._limit_s} s", hint="ask for fewer tokens or allow more time")

@@ -64,6 +64,7 @@ SHARED: Mapping[str, type[Struct]] = {  # one table each, for the whole server
     "page": PageSettings,
 }
 ROOMS: Mapping[str, type[Struct]] = {**SHARED, "engine": EngineSpec}
+HIDDEN = "***"  # what `penstock config` writes for a secret
 MODEL_KEYS = ("model", "name", "engine")
 UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
@@ -241,6 +242,9 @@ def _upstream(given: Mapping[str, Given]) -> UpstreamSettings:
     if "upstreams.name" not in given:
         raise ConfigError("an upstream has no name", hint='write name = "…" in each [[upstreams]] table')
     upstream = _room(UpstreamSettings, "upstreams", given)
+    if HIDDEN in (upstream.api_key, *upstream.headers.values()):
+        message = f"the upstream {upstream.name!r} has {HIDDEN!r} for a key: `penstock config` shows none"
+        raise ConfigError(message, hint="write the key in its place, or use api_key_env")
     if upstream.api_key_env and upstream.api_key:
         raise ConfigError(f"the upstream {upstream.name!r} has both api_key and api_key_env", hint="keep one of them")
     return upstream
@@ -250,7 +254,8 @@ def with_api_keys(settings: Settings, environment: Mapping[str, str]) -> Setting
     """The settings with every key that `api_key_env` names. Raises ConfigError for a variable that is not set."""
     for upstream in settings.upstreams:
         if upstream.api_key_env and not environment.get(upstream.api_key_env):
-            raise ConfigError(f"the upstream {upstream.name!r} wants its key in ${upstream.api_key_env}, which is not set")
+            message = f"the upstream {upstream.name!r} wants its key in ${upstream.api_key_env}, which is not set"
+            raise ConfigError(message, hint=f"export {upstream.api_key_env}=…, or take api_key_env out where no key is needed")
     keyed = (
         msgspec.structs.replace(upstream, api_key=environment[upstream.api_key_env]) if upstream.api_key_env else upstream
         for upstream in settings.upstreams

@@ -268,6 +268,10 @@ class Route(Struct, frozen=True, kw_only=True):
     upstream: str
     model: str
 
+    def __str__(self) -> str:
+        """As headers, logs and charts call it."""
+        return f"{self.upstream}/{self.model}"
+
 
 class Decision(Struct, frozen=True, kw_only=True):
     """Where a request goes, in order of preference, and why."""
@@ -320,6 +324,11 @@ class Attempt(Struct, frozen=True, kw_only=True):
     timings: Timings = Timings()
     cost_usd: Decimal | None = None  # None: unknown
     saved_usd: Decimal | None = None  # what a cached answer would have cost
+
+    @property
+    def used_tokens(self) -> int:
+        """What counts against a limit of tokens: a cached answer takes none."""
+        return 0 if self.purpose == "cache" else self.usage.total_tokens
 
 
 class Stage(Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ import hmac
 import ipaddress
 import time
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 from msgspec import Struct
@@ -156,7 +157,8 @@ class Authenticate:
             await self._session(scope, receive, send, asking)
             return
         try:
-            exchange.principal = principal = self._auth.principal(path, scope["method"], asking)
+            exchange.check = partial(self._auth.principal, path, scope["method"], asking)
+            exchange.principal = principal = exchange.check()
         except Unauthorized:
             if path == PAGE and scope["method"] in SAFE and self._auth.login_page is not None:
                 await _html(Reply(send), self._auth.login_page)

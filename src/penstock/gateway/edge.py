@@ -43,6 +43,7 @@ class Exchange:
         self.named = SANE_ID.fullmatch(given) is not None
         self.request_id = given if self.named else fresh_id(96)
         self.principal = Principal()
+        self.check: Callable[[], object] = Principal  # asks again whether this may go on; raises Unauthorized, Forbidden
         self.errors = shape_of(scope["path"])
         self.headers: list[tuple[bytes, bytes]] = []
         self.last_words: Callable[[Failure, str], bytes] = self.errors.event

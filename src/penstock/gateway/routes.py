@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 import msgspec
 from msgspec.structs import replace
@@ -48,12 +49,15 @@ class Models:
         self._pipeline = pipeline
 
     async def every(self, request: HTTPRequest) -> Response:
-        scope = exchange_of(request.scope).principal.models
-        cards = [card for card in self._pipeline.models() if scope is None or card.id in scope]
-        return _json(ModelList(tuple(map(_model_body, cards))))
+        return _json(ModelList(tuple(map(_model_body, self._seen_by(request)))))
 
     async def one(self, request: HTTPRequest) -> Response:
-        return _json(_model_body(_card(self._pipeline, request.path_params["id"])))
+        return _json(_model_body(_card(self._seen_by(request), request.path_params["id"])))
+
+    def _seen_by(self, request: HTTPRequest) -> list[ModelCard]:
+        """The models that the key may ask for."""
+        scope = exchange_of(request.scope).principal.models
+        return [card for card in self._pipeline.models() if scope is None or card.id in scope]
 
 
 class Tokens:
@@ -66,7 +70,7 @@ class Tokens:
     async def tokenize(self, request: HTTPRequest) -> Response:
         fields, _ = decode(await self._body(request), TokenizeFields, TOKENIZE_NEUTRAL)
         model = known_model(self._pipeline, fields.model)
-        card = _card(self._pipeline, model)
+        card = _card(self._pipeline.models(), model)
         exchange = exchange_of(request.scope)
         asked = replace(tokenize_request(fields, exchange.request_id, model), principal=exchange.principal)
         ids = (await self._pipeline.tokenize(asked)).token_ids
@@ -118,9 +122,9 @@ def _model_body(card: ModelCard) -> ModelBody:
     return ModelBody(id=card.id, created=card.created, owned_by=card.owned_by, root=card.root, max_model_len=card.max_model_len)
 
 
-def _card(pipeline: Pipeline, model: str) -> ModelCard:
+def _card(served: Iterable[ModelCard], model: str) -> ModelCard:
     """Raises ModelNotFound, with the closest name."""
-    cards = {card.id: card for card in pipeline.models()}
+    cards = {card.id: card for card in served}
     if model not in cards:
         near = closest(model, cards)
         raise ModelNotFound(f"the model {model!r} does not exist", hint=f"did you mean {near!r}?" if near else None, param="model")

@@ -81,6 +81,11 @@ async def serve(
         timeout_graceful_shutdown=math.ceil(settings.drain_s),
     )
     _allow_files(settings.max_connections)
+    try:
+        bound.listen(config.backlog)  # two may bind a port at a time, but only one can listen
+    except OSError as error:
+        bound.close()
+        raise _unbindable(settings.host, settings.port, error) from None
     server = _Server(config, on_ready=lambda: on_ready(url(bound)), on_stop=on_stop)
     try:
         await server.serve(sockets=[bound])

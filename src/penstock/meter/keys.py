@@ -34,6 +34,8 @@ TOKEN = re.compile(r"sk-ps-([a-z2-7]{12})-[A-Za-z0-9_-]{43}", re.ASCII)
 MAX_TOKEN_CHARS = 256  # more is no key, and is not hashed
 MAX_NAME_CHARS = 128
 MAX_BUDGET_USD = 9_000_000  # in billionths of a dollar it is still a whole number that every store counts exactly
+MAX_COUNT = 10**15  # of a limit: every store counts so far exactly
+MAX_PRIORITY = 10**6
 MIN_SECRET_CHARS = 16
 NOBODY = b"\0" * 32  # the hash of no token
 
@@ -323,11 +325,19 @@ def check(name: str, scope: KeyScope) -> None:
     for route in scope.routes or ():
         if not route.startswith("/"):
             raise InvalidRequest(f"a route is a path such as /v1/embeddings, got {route[:80]!r}")
+    if "" in (scope.models or ()):
+        raise InvalidRequest("a model's name is empty", hint="leave it out for all models")
+    if abs(scope.priority) > MAX_PRIORITY:
+        raise InvalidRequest(f"priority is from -{MAX_PRIORITY:,} to {MAX_PRIORITY:,}, got {scope.priority}")
     limits = scope.limits
+    if limits.budget_action == "warn" and limits.budget_day_usd is None and limits.budget_month_usd is None:
+        raise InvalidRequest("a key without a budget has none to warn of", hint="add --budget-day or --budget-month")
     for field in ("requests_per_minute", "tokens_per_minute", "concurrent_requests"):
         value = getattr(limits, field)
         if value is not None and value < 1:
             raise InvalidRequest(f"{field} is at least 1, got {value}", hint="leave it out for no limit")
+        if value is not None and value > MAX_COUNT:
+            raise InvalidRequest(f"{field} is at most {MAX_COUNT:,}, got {value}", hint="leave it out for no limit")
     for field in ("budget_day_usd", "budget_month_usd"):
         budget: Decimal | None = getattr(limits, field)
         if budget is not None and not (budget.is_finite() and 0 <= budget <= MAX_BUDGET_USD):

@@ -36,6 +36,7 @@ class MemoryLedger:
             prompt_tokens=self.usage.prompt_tokens + usage.prompt_tokens,
             completion_tokens=self.usage.completion_tokens + usage.completion_tokens,
             cached_tokens=self.usage.cached_tokens + usage.cached_tokens,
+            cache_write_tokens=self.usage.cache_write_tokens + usage.cache_write_tokens,
             reasoning_tokens=self.usage.reasoning_tokens + usage.reasoning_tokens,
         )
 

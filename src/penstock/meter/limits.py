@@ -49,7 +49,7 @@ class Limiter:
         self.allow_unknown_price = settings.allow_unknown_price
         self._budget_when_down = settings.budget_when_down
         self._clock = clock
-        self._totals = Totals(spent or _nothing, REUSED_S if isinstance(counters, MemoryCounters) else 0.0)
+        self._totals = Totals(spent or _nothing, REUSED_S if isinstance(counters, MemoryCounters) else 0.0, clock)
         self._warned: dict[str, float] = {}
 
     async def admit(self, principal: Principal, request_id: str) -> Hold:
@@ -73,7 +73,7 @@ class Limiter:
         if refusal is None or refusal.control != "unseeded":
             return refusal
         try:
-            seed = await self._totals.of(claim.account, self._clock())
+            seed = await self._totals.of(claim.account)
         except LimitsDown:
             if self._budget_when_down == "refuse":
                 raise
@@ -88,7 +88,7 @@ class Limiter:
             if attempt.key_id:
                 by_request.setdefault((attempt.key_id, attempt.request_id), []).append(attempt)
         for (account, request_id), rows in by_request.items():
-            tokens = sum(row.usage.total_tokens for row in rows)
+            tokens = sum(row.used_tokens for row in rows)
             nano = sum(nano_usd(row.cost_usd) for row in rows if row.cost_usd is not None)
             await self.counters.settle(Claim(account=account, hold=request_id, limits=NO_LIMITS, tokens=tokens, nano=nano))
 
@@ -154,30 +154,30 @@ def make_limiter(settings: LimitSettings, data_dir: Path, hold_s: float, spent: 
 class Totals:
     """What the ledger says is spent, asked in a thread, for all keys at once. Whoever asks during one reading shares the next.
 
-    Counters in memory start with what others have spent before; `reuse_s` old is new enough for them.
+    Counters in memory start with what others have spent before; `reuse_s` old is new enough for them, but never of another day.
     """
 
-    def __init__(self, spent: Spent, reuse_s: float) -> None:
+    def __init__(self, spent: Spent, reuse_s: float, clock: Callable[[], float]) -> None:
         self._spent = spent
         self._reuse_s = reuse_s
+        self._clock = clock  # unix seconds
         self._lock = asyncio.Lock()
         self._read_s = float("-inf")  # monotonic
+        self._read_day = -1.0
         self._day: Mapping[str, Decimal] = {}
         self._month: Mapping[str, Decimal] = {}
 
-    async def of(self, account: str, now: float) -> Seed:
-        """At the unix time `now`. Raises LimitsDown."""
+    async def of(self, account: str) -> Seed:
+        """This UTC day's and month's. Raises LimitsDown."""
         asked_s = time.monotonic()
         async with self._lock:
-            if self._read_s < asked_s - self._reuse_s:
-                reading_s = time.monotonic()
+            while self._read_s < asked_s - self._reuse_s or self._read_day != self._clock() // DAY_S:
+                reading_s, now = time.monotonic(), self._clock()
                 try:
                     self._day, self._month = await asyncio.to_thread(self._read, now)
-                except DatabaseDown as error:
-                    raise LimitsDown(
-                        f"what the key has spent is not known: {error.message}", hint="the ledger's database is down"
-                    ) from error
-                self._read_s = reading_s
+                except DatabaseDown as error:  # the ledger logs why; where its database is, is no client's business
+                    raise LimitsDown("what the key has spent is not known: the ledger is down", hint="try again in a moment") from error
+                self._read_s, self._read_day = reading_s, now // DAY_S
             return Seed(nano_usd(self._day.get(account, Decimal(0))), nano_usd(self._month.get(account, Decimal(0))))
 
     def _read(self, now: float) -> tuple[Mapping[str, Decimal], Mapping[str, Decimal]]:

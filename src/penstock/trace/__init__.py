@@ -1,4 +1,4 @@
-"""Metrics and logs, both from one stream of events."""
+"""Metrics, logs, spans and what the page shows, all from one stream of events."""
 
 from penstock.trace.events import Accepted, Ended, Observer, Rerouted, Streamed, Trace, TraceEvent
 from penstock.trace.progress import Progress

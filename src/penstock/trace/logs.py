@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -23,16 +27,14 @@ class JSONFormatter(logging.Formatter):
         self._prefix = ""  # the time of the last line, down to that second: most lines share one
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "time": self._time(record.created),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
+        fields = getattr(record, "fields", {})
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return self._encoder.encode(line).decode()
+            fields = {**fields, "exception": self.formatException(record.exc_info)}
+        return self.line(record.created, record.levelname.lower(), record.name, record.getMessage(), fields).decode()
+
+    def line(self, created: float, level: str, logger: str, message: str, fields: Mapping[str, object]) -> bytes:
+        """One line, without its end. `created` in unix seconds."""
+        return self._encoder.encode({"time": self._time(created), "level": level, "logger": logger, "message": message, **fields})
 
     def _time(self, created: float) -> str:
         second = int(created)
@@ -42,23 +44,40 @@ class JSONFormatter(logging.Formatter):
         return f"{self._prefix}.{int((created - second) * 1000):03d}+00:00"
 
 
+class JSONLines:
+    """Writes records straight to a file descriptor, as `JSONFormatter` does, for those who write very many of them."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._formatter = JSONFormatter()
+
+    def info(self, message: str, fields: dict[str, object]) -> None:
+        line = self._formatter.line(time.time(), "info", log.name, message, fields)
+        with contextlib.suppress(OSError):  # a full disk, or nobody who reads: no reason to fail a request
+            os.write(self._descriptor, line + b"\n")
+
+
 class RequestLog:
     """An observer of the trace: one line for each request that ends, one for each route that failed it.
 
-    With `log_text` a line has what was asked and, where the trace keeps texts, what was answered.
+    With `log_text` a line has what was asked and, where the trace keeps texts, what was answered. The lines of requests go to
+    `lines` where that is given, else to the logger like all others.
     """
 
-    def __init__(self, *, log_text: bool = False) -> None:
+    def __init__(self, *, log_text: bool = False, lines: JSONLines | None = None) -> None:
         self._log_text = log_text
+        self._lines = lines
 
     def __call__(self, event: TraceEvent) -> None:
         match event:
             case Ended():
                 fields = {**_ended(event), **(_said(event) if self._log_text else {})}
-                log.info("request %s ended: %s", event.request.id, event.finish.reason, extra={"fields": fields})
+                if self._lines is not None:
+                    self._lines.info(f"request {event.request.id} ended: {event.finish.reason}", fields)
+                else:
+                    log.info("request %s ended: %s", event.request.id, event.finish.reason, extra={"fields": fields})
             case Rerouted():
-                route = f"{event.route.upstream}/{event.route.model}"
-                fields = {"request_id": event.request.id, "route": route, "code": event.failure.code}
+                fields = {"request_id": event.request.id, "route": str(event.route), "code": event.failure.code}
                 log.warning("request %s goes to the next route", event.request.id, extra={"fields": fields})
             case Accepted() | Streamed():
                 pass
@@ -69,7 +88,7 @@ def _ended(event: Ended) -> dict[str, object]:
     return {
         "request_id": event.request.id,
         "model": event.request.model,
-        "route": f"{event.decision.route.upstream}/{event.decision.route.model}" if event.decision else None,
+        "route": str(event.decision.route) if event.decision else None,
         "key": event.request.principal.key_id or None,
         "finish_reason": finish.reason,
         "status": finish.failure.status if finish.failure else 200,

@@ -42,20 +42,22 @@ class _Choice(Struct):
 
 
 class _Stage:
-    """A stage under way."""
+    """A stage under way. `note` says what came of it."""
 
-    __slots__ = ("_name", "_progress", "_started_s")
+    __slots__ = ("_name", "_progress", "_started_s", "note")
 
     def __init__(self, progress: Progress, name: str) -> None:
         self._progress = progress
         self._name = name
+        self.note = ""
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Stage:
         self._started_s = self._progress.elapsed_s()
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         progress = self._progress
-        progress.stages.append(Stage(name=self._name, start_s=self._started_s, end_s=progress.elapsed_s()))
+        progress.stages.append(Stage(name=self._name, start_s=self._started_s, end_s=progress.elapsed_s(), note=self.note))
 
 
 class Progress:

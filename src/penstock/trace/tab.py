@@ -22,7 +22,6 @@ class Tab:
         self.use: EngineUse | None = None
         self.queue_s: float | None = None
         self.first_s: float | None = None  # when its first token came
-        self.last_s: float | None = None
         self.ended_s: float | None = None  # None: still under way
         self.reason: FinishReason = "abort"
         self.failure: Failure | None = None

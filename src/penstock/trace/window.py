@@ -302,7 +302,7 @@ def _count_route(routes: dict[str, int], event: Ended) -> None:
     if event.cache == "hit":
         name = "cache"
     elif event.decision is not None:
-        name = f"{event.decision.route.upstream}/{event.decision.route.model}"
+        name = str(event.decision.route)
     else:
         return
     if name not in routes and len(routes) >= MOST_ROUTES:

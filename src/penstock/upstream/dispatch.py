@@ -69,13 +69,12 @@ class Dispatch:
             await call.close()
 
     async def most(self, request: Request, decision: Decision) -> Most:
-        """The most that answering can take, over all models that may be asked and all calls that may have to be paid.
+        """The most that answering can take, over all routes that may be asked and all calls that may have to be paid.
 
         Raises InvalidRequest where nothing bounds it.
         """
         routes = _distinct(decision)
-        models = {route.model: route for route in reversed(routes)}.values()
-        each = [await most_tokens(request, self.upstreams[route.upstream], route) for route in models]
+        each = [await most_tokens(request, self.upstreams[route.upstream], route) for route in routes]
         return Most(
             prompt_tokens=max(most.prompt_tokens for most in each),
             completion_tokens=max(most.completion_tokens for most in each),
@@ -148,7 +147,7 @@ class Dispatch:
     def _breaker(self, route: Route) -> Breaker:
         breaker = self._breakers.get(route)
         if breaker is None:
-            breaker = self._breakers[route] = Breaker(f"{route.upstream}/{route.model}", self._settings)
+            breaker = self._breakers[route] = Breaker(str(route), self._settings)
         return breaker
 
     def _paid_calls(self, num_routes: int) -> int:

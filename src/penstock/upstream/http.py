@@ -7,6 +7,7 @@ import contextlib
 import io
 import logging
 import socket
+import time
 import weakref
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -15,16 +16,19 @@ import aiohttp
 from yarl import URL
 
 from penstock.core.config import UpstreamSettings
-from penstock.core.errors import Bug, NotReady, PenstockError, UpstreamFailed
+from penstock.core.errors import Bug, NotReady, PenstockError, Unsupported, UpstreamFailed
 from penstock.upstream.refusal import refused
 
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S = 4.0  # uvicorn, which most servers run on, closes an idle connection after 5 s: never race with that
+STALE_S = 0.5  # a kept connection that the server had closed shows so soon; later the server may have been at work
 LAST_BYTES_S = 1.0  # how long the end of an answer that is over may take before its connection is given up
 BRIEF_S = 15.0  # for a short document
 MAX_EVENT_BYTES = 16 * 2**20
 MAX_ERROR_BYTES = 64 * 2**10
+MAY_LACK = ("/completions", "/embeddings", "/messages/count_tokens")  # a server that knows chats only is none the worse for it
+LACKS = (404, 405, 501)
 _LARGE_BYTES = 2**20 - 1  # aiohttp wants larger bodies as files, to write them bit by bit
 
 
@@ -67,7 +71,7 @@ class HTTP:
         self._urls: dict[str, URL] = {}
         self._streaming = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_s, sock_read=settings.idle_s)
         self._whole = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_s)  # silent until it is complete
-        self._brief = aiohttp.ClientTimeout(total=BRIEF_S, sock_connect=settings.connect_s)
+        self._connect_s = settings.connect_s
         self._draining: set[asyncio.Task[None]] = set()
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._session = aiohttp.ClientSession(
@@ -92,10 +96,10 @@ class HTTP:
             response = await self._ask(path, body, self._streaming if streams else self._whole, headers or {})
             answer = Answer(self.name, response)
             if response.status >= 300:
-                raise await self._refusal(response)
+                raise await self._refusal(response, path)
             yield answer
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise self._broken(error, answering=answer is not None) from error
+            raise self._broken(error, answering=answer is not None, limit_s=self._streaming.sock_read) from error
         finally:
             self._open -= 1
             if self._quiet is not None and not self._open:
@@ -103,15 +107,16 @@ class HTTP:
             if answer is not None:
                 self._leave(answer)
 
-    async def get(self, path: str) -> bytes:
+    async def get(self, path: str, *, within_s: float = BRIEF_S) -> bytes:
         """A short document. Raises as `post` does."""
+        limits = aiohttp.ClientTimeout(total=within_s, sock_connect=self._connect_s)
         try:
-            async with self._session.get(self._url(path), timeout=self._brief, allow_redirects=False) as response:
+            async with self._session.get(self._url(path), timeout=limits, allow_redirects=False) as response:
                 if response.status >= 300:
-                    raise await self._refusal(response)
+                    raise await self._refusal(response, path)
                 return await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise self._broken(error, answering=False) from error
+            raise self._broken(error, answering=False, limit_s=within_s) from error
 
     async def close(self) -> None:
         """Close every connection; answers still under way break off."""
@@ -132,6 +137,7 @@ class HTTP:
     async def _ask(self, path: str, body: bytes, limits: aiohttp.ClientTimeout, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         """The head of the answer. A kept connection may have been closed on the other side just now: then a second one is tried."""
         for is_last in (False, True):
+            asked_s = time.monotonic()
             try:
                 return await self._session.post(
                     self._url(path),
@@ -143,7 +149,7 @@ class HTTP:
             except aiohttp.ClientConnectorError:
                 raise
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if is_last or self.closed:
+                if is_last or self.closed or time.monotonic() - asked_s > STALE_S:
                     raise
         raise Bug("the loop has no third round")
 
@@ -174,18 +180,21 @@ class HTTP:
             url = self._urls[path] = URL(self._base + path)
         return url
 
-    async def _refusal(self, response: aiohttp.ClientResponse) -> PenstockError:
+    async def _refusal(self, response: aiohttp.ClientResponse, path: str) -> PenstockError:
         body = await response.content.read(MAX_ERROR_BYTES)
         log.warning("upstream %s answered %d: %s", self.name, response.status, body[:500].decode(errors="replace"))
-        return refused(self.name, response.status, response.headers, body)
+        error = refused(self.name, response.status, response.headers, body)
+        if isinstance(error, UpstreamFailed) and response.status in LACKS and path in MAY_LACK:
+            return Unsupported(f"the upstream {self.name!r} has no {path}", hint="ask it for chat completions", param="model")
+        return error
 
-    def _broken(self, error: Exception, *, answering: bool) -> UpstreamFailed:
-        """What happened to the connection, without addresses: the log has those."""
+    def _broken(self, error: Exception, *, answering: bool, limit_s: float | None) -> UpstreamFailed:
+        """What happened to the connection, without addresses: the log has those. `limit_s` is what a timeout waited for."""
         log.warning("upstream %s: %s: %s", self.name, type(error).__name__, error)
         if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
             return UpstreamFailed(f"the upstream {self.name!r} cannot be reached")
         if isinstance(error, TimeoutError):
-            return UpstreamFailed(f"the upstream {self.name!r} sent nothing for {self._streaming.sock_read:g} s")
+            return UpstreamFailed(f"the upstream {self.name!r} sent nothing for {limit_s:g} s")
         return UpstreamFailed(f"the upstream {self.name!r} broke off {'its answer' if answering else 'before it answered'}")
 
 

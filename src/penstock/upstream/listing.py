@@ -12,7 +12,7 @@ from msgspec import Struct
 from penstock.core.config import UpstreamSettings
 from penstock.core.errors import LoadError, PenstockError
 from penstock.core.types import ModelCard
-from penstock.upstream.http import HTTP
+from penstock.upstream.http import BRIEF_S, HTTP
 
 EMBEDDING_NAMES = ("embed", "minilm", "bge-", "gte-", "/e5-")  # no list says what a model is for
 
@@ -59,8 +59,9 @@ async def cards_of(settings: UpstreamSettings, http: HTTP, path: str = "/models"
     Raises LoadError where neither names any.
     """
     named = names_of(settings)
+    within_s = min(settings.connect_s, BRIEF_S) if named else BRIEF_S  # nobody waits long for what is only nice to know
     try:
-        listed = msgspec.json.decode(await http.get(path), type=ListBody).data
+        listed = msgspec.json.decode(await http.get(path, within_s=within_s), type=ListBody).data
     except (PenstockError, msgspec.DecodeError) as error:
         if not named:
             hint = 'start it first, or name its models: models = ["…"]'

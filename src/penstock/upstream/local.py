@@ -15,7 +15,6 @@ from penstock.core.types import (
     EngineUse,
     Event,
     Finish,
-    FinishReason,
     Health,
     ModelCard,
     PromptInfo,
@@ -31,6 +30,7 @@ from penstock.text import ChatTemplate, Tokenizer
 from penstock.trace import Tab
 from penstock.upstream.choice import Choice, named
 from penstock.upstream.prompt import Prompter, check_token_ids
+from penstock.upstream.reasons import overall
 
 _THREAD_TOKENS = 8_192  # more are detokenized in a thread, beside the event loop
 
@@ -189,11 +189,5 @@ def _total(used: Collection[EngineUse]) -> EngineUse | None:
 
 
 def _finish(usage: Usage, first: Output | None, choices: Collection[Choice]) -> Finish:
-    return Finish(
-        reason=_whole(choice.finish_reason for choice in choices), usage=usage, timings=Timings(queue_s=first.queue_s if first else None)
-    )
-
-
-def _whole(reasons: Iterable[FinishReason | None]) -> FinishReason:
-    """Why the whole request ended: cut short if any of its choices was."""
-    return max((reason or "abort" for reason in reasons), key=("stop", "length", "abort", "error").index)
+    reason = overall(choice.finish_reason or "abort" for choice in choices)
+    return Finish(reason=reason, usage=usage, timings=Timings(queue_s=first.queue_s if first else None))

@@ -34,6 +34,7 @@ def _made(settings: UpstreamSettings) -> Startable:
     """Each kind is imported when it is asked for."""
     if settings.kind == "openai" or settings.url:
         _check_url(settings)
+    _check_headers(settings)
     if settings.kind == "anthropic":
         from penstock.upstream.anthropic import anthropic_upstream
 
@@ -55,3 +56,10 @@ def _check_url(settings: UpstreamSettings) -> None:
     if not settings.url.startswith(("http://", "https://")):
         hint = 'write url = "http://host:port/v1"'
         raise ConfigError(f"the upstream {settings.name!r} has the url {settings.url!r}", hint=hint)
+
+
+def _check_headers(settings: UpstreamSettings) -> None:
+    for name, value in {"api_key": settings.api_key, **settings.headers}.items():
+        if not name or not f"{name}{value}".isprintable():  # a key that was read from a file often ends with its line
+            message = f"the upstream {settings.name!r} has a line break or another control character in {name!r}"
+            raise ConfigError(message, hint="it is sent as a header: write it on one line")

@@ -33,7 +33,8 @@ async def most_tokens(request: Request, upstream: Upstream, route: Route) -> Mos
     card = next((card for card in upstream.models() if card.id == route.model), None)
     bounds = [request.sampling.max_tokens]
     if card is not None:
-        bounds += [card.max_output_tokens, None if card.max_model_len is None else max(card.max_model_len - prompt, 0)]
+        least = 0 if knows is None else prompt  # bytes are the most tokens that there may be, not what the context surely loses
+        bounds += [card.max_output_tokens, None if card.max_model_len is None else max(card.max_model_len - least, 0)]
     known = [bound for bound in bounds if bound is not None]
     if not known:
         hint = "send max_tokens, or set max_output_tokens of the upstream"

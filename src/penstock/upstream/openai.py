@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from penstock.core.config import UpstreamSettings
 from penstock.core.errors import UpstreamFailed
@@ -36,8 +37,15 @@ class OpenAI:
         return listing
 
     async def send(self, request: Request, card: ModelCard, model: str) -> Sent:
-        body = encode(request, model, self._manners[card.id])
+        body = encode(self._bounded(request), model, self._manners[card.id])
         return Sent(path_of(request), body, request.streams and request.inputs is None, {"x-request-id": request.id})
+
+    def _bounded(self, request: Request) -> Request:
+        """With the longest answer that the config tells: what is reserved for a request counts on it."""
+        most = self._settings.max_output_tokens
+        if most is None or request.inputs is not None or request.sampling.max_tokens is not None:
+            return request
+        return replace(request, sampling=replace(request.sampling, max_tokens=most))
 
     def reader(self, request: Request, model: str) -> Reader:
         name = self._settings.name

@@ -153,6 +153,8 @@ class OpenAIReader:
 
     def _take(self, choice: Choice, deltas: list[Delta | Vectors]) -> None:
         """The next piece. A plain one only waits."""
+        if not 0 <= choice.index < self._request.n:
+            raise UpstreamFailed(f"the upstream {self._upstream!r} sent choice {choice.index} of {self._request.n}")
         piece = choice.delta
         content = choice.text if piece is None else piece.content
         if (

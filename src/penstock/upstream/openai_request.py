@@ -1,4 +1,7 @@
-"""A `Request` as the body that OpenAI-compatible servers take. A field that the client left unset is left out: the server's own default holds."""
+"""A `Request` as the body that OpenAI-compatible servers take.
+
+A field that the client left unset is left out: the server's own default holds.
+"""
 
 from __future__ import annotations
 

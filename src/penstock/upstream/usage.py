@@ -19,6 +19,7 @@ from penstock.core.types import Request, Usage
 BYTES_PER_TOKEN = 4  # of English prose, about
 MAX_PIECE_CHARS = 16  # longer pieces, on average, are several tokens each
 MESSAGE_TOKENS = 4  # around each message of a chat, about
+MOST_TOKENS = 10**9  # whoever says more says nothing: no such call is possible, and no counter is made for it
 
 
 class PromptDetails(Struct, gc=False):
@@ -107,7 +108,7 @@ def _bounded(prompt: int, completion: int, cached: int, written: int, reasoning:
 
 
 def _count(tokens: int | None) -> int:
-    return max(0, tokens or 0)
+    return tokens if tokens and 0 < tokens <= MOST_TOKENS else 0
 
 
 def estimated(request: Request, completion_tokens: int, *, reasoning: int = 0) -> Usage:

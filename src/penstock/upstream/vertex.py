@@ -69,7 +69,7 @@ class Vertex:
         return listing(self._settings, self._names)
 
     async def send(self, request: Request, card: ModelCard, model: str) -> Sent:
-        headers = {"authorization": f"Bearer {await self._token()}"} if self._credentials is not None else {}
+        headers = {} if self._credentials is None else {"authorization": f"Bearer {await self._token(self._credentials)}"}
         if model.startswith("claude"):
             body = {"anthropic_version": ANTHROPIC_VERSION, **messages_body(request, card), "stream": request.streams}
             path = f"/publishers/anthropic/models/{model}:{'streamRawPredict' if request.streams else 'rawPredict'}"
@@ -81,11 +81,8 @@ class Vertex:
     def reader(self, request: Request, model: str) -> Reader:
         return (AnthropicReader if model.startswith("claude") else GeminiReader)(self._settings.name, request)
 
-    async def _token(self) -> str:
+    async def _token(self, credentials: Credentials) -> str:
         """A token that is valid still; one refresh serves all who wait."""
-        credentials = self._credentials
-        if credentials is None:
-            raise UpstreamFailed(f"the upstream {self._settings.name!r} has no credentials")
         async with self._refreshing:
             if not credentials.valid:
                 try:

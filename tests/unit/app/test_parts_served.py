@@ -45,6 +45,7 @@ async def ask(stack: Stack, request: Request) -> tuple[Progress, list[Event]]:
         return progress, [event async for event in events]
 
 
+@pytest.mark.feature("retries", "aliases", "exact cache")
 async def test_upstreams_aliases_retries_and_cache(tmp_path: Path) -> None:
     async with openai_fake(Answer(status=500, body="no")) as broken, openai_fake() as works:
         there = (UpstreamSettings(name="a", url=broken.url, models=["m"]), UpstreamSettings(name="b", url=works.url, models={"m": "M"}))
@@ -64,6 +65,7 @@ async def test_upstreams_aliases_retries_and_cache(tmp_path: Path) -> None:
     assert works.body["model"] == "M"
 
 
+@pytest.mark.feature("embeddings")
 async def test_the_embedding_model_is_served_beside_the_others(tmp_path: Path) -> None:
     if find_model() is None:
         pytest.skip("the extra `embeddings` is not installed")

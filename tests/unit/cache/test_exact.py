@@ -91,6 +91,7 @@ def ask(**fields: object) -> Request:
     return Request(**({"id": "r", "model": "fake", "messages": (Message(role="user", content="Hi"),), "sampling": GREEDY} | fields))
 
 
+@pytest.mark.feature("exact cache", "streaming")
 async def test_a_repeat_is_the_same_stream_and_costs_nothing() -> None:
     page = Page()
     first, second = await page.events(ask()), await page.events(ask(id="another"))
@@ -158,6 +159,7 @@ async def test_the_order_of_keys_in_a_table_means_nothing() -> None:
     assert await Page().states(ask(chat_template_kwargs=one), ask(chat_template_kwargs=other)) == ["miss", "hit"]
 
 
+@pytest.mark.feature("exact cache", "keys")
 async def test_a_key_gets_no_answer_of_a_model_that_it_may_not_use() -> None:
     page = Page()
     await page.events(ask(tenant="shared"))
@@ -172,6 +174,7 @@ async def test_half_an_answer_is_not_kept(script: Script) -> None:
     assert await Page(FakeUpstream(script, Script())).states(ask(), ask(), ask()) == ["miss", "miss", "hit"]
 
 
+@pytest.mark.feature("exact cache", "disconnect")
 async def test_an_answer_whose_client_left_is_not_kept() -> None:
     page = Page()
     async with aclosing(page.pipeline.run(ask())) as events:
@@ -198,6 +201,7 @@ class Scripted(FakeUpstream):
 
 
 @pytest.mark.parametrize("reason", ["tool_calls", "stop"])
+@pytest.mark.feature("exact cache", "tools")
 async def test_a_call_of_a_tool_is_not_kept(reason: str) -> None:
     called = Delta(tool_calls=(ToolCallPiece(index=0, id="1", name="f"),), finish_reason=reason)
     assert await Page(Scripted(called, Finish(reason=reason))).states(ask(), ask()) == ["miss", "miss"]
@@ -210,6 +214,7 @@ async def test_a_replay_has_timings_of_its_own() -> None:
     assert [finish.timings.queue_s for finish in finishes if isinstance(finish, Finish)] == [5.0, None]
 
 
+@pytest.mark.feature("exact cache", "embeddings")
 async def test_vectors_are_kept() -> None:
     request = ask(messages=None, inputs=("a", "b"), sampling=Sampling())
     page = Page(Scripted(Vectors(vectors=((0.25, 1 / 3), (0.0, -1.0))), Finish(reason="stop", usage=Usage(prompt_tokens=2))))
@@ -256,12 +261,13 @@ def test_memory_stays_within_its_bound(asked: list[tuple[int, int]]) -> None:
             yield Finish(reason="stop")
 
         tab = Tab(Route(upstream="u", model="m"), "answer", 0, 0.0, 0.0)
-        for tenant, size in asked:
-            kept = cache.keep(await cache.find(ask(tenant=str(tenant))), answer(size), lambda: tab)
+        for number, size in asked:
+            request = ask(tenant=f"{number}, {size}")  # the same question has the same answer
+            kept = cache.keep(await cache.find(request), answer(size), lambda: tab)
             first, _ = [event async for event in kept]
             assert first == Delta(text="x" * size)
             assert cache.held_bytes <= 2000
-            found = await cache.find(ask(tenant=str(tenant)))
+            found = await cache.find(request)
             assert found.state == "hit"
             assert found.events[0] == Delta(text="x" * size)
 

@@ -101,8 +101,9 @@ def key(**limits: object) -> Principal:
 async def test_refuse_means_503_for_keys_that_have_the_limit_and_for_no_others(limited: type[Limited]) -> None:
     made = limited(requests_when_down="refuse")
     made.store.away = True
-    with pytest.raises(LimitsDown):
+    with pytest.raises(LimitsDown, match="the counters of limits cannot be reached") as refused:
         await made.ask(key(requests_per_minute=5))
+    assert "gone" not in str(refused.value)  # the store's own words are for the log
     await made.ask(key(tokens_per_minute=100))
     await made.ask(key())
 
@@ -226,3 +227,65 @@ async def test_a_store_that_has_lost_its_memory_is_told_what_was_spent(limited: 
     with pytest.raises(BudgetExceeded, match=r"\$0.7 is spent"):
         await made.ask(ana, cost=Decimal("0.4"))
     await made.ask(ana, cost=Decimal("0.3"))
+
+
+class Slow(Store):
+    """Each operation takes a while, and the store does so many at a time."""
+
+    def __init__(self, delay_s: float) -> None:
+        super().__init__()
+        self._delay_s = delay_s
+        self._turns = asyncio.Semaphore(32)
+
+    async def _leave(self, away: bool) -> None:
+        async with self._turns:
+            await asyncio.sleep(self._delay_s)
+            await super()._leave(away)
+
+
+async def test_many_requests_at_once_are_no_outage(limited: type[Limited], caplog: pytest.LogCaptureFixture) -> None:
+    made = limited()
+    made.counters._timeout_s = 0.3
+    made.counters._store = made.store = Slow(0.02)
+    ana = key(concurrent_requests=1000)
+    await asyncio.gather(*(made.ask(ana) for _ in range(600)))
+    assert "outage" not in caplog.text
+
+
+async def test_an_outage_ends_while_ever_more_requests_come(limited: type[Limited]) -> None:
+    made = limited()
+    made.counters._timeout_s = 2.0
+    ana = key(concurrent_requests=100_000)
+    made.store.away = True
+    await made.ask(ana)
+    made.counters._store = made.store = Slow(0.02)
+    coming = True
+
+    async def come() -> None:
+        while coming:
+            await made.ask(ana)
+            await asyncio.sleep(0.005)
+
+    crowd = asyncio.create_task(come())
+    async with asyncio.timeout(10):
+        while made.counters._is_down:
+            await asyncio.sleep(0.01)
+    coming = False
+    await crowd
+    await made.back()
+    assert not made.store._accounts["k"].held
+
+
+async def test_a_settlement_whose_answers_are_lost_again_and_again_counts_once(limited: type[Limited]) -> None:
+    made = limited(budget_when_down="local")
+    ana = key(budget_day_usd=Decimal(1))
+    hold = await made.limiter.admit(ana, "r")
+    made.store.away_after = True
+    await hold.reserve(10, TENTH)
+    await hold.settle(10, TENTH)
+    asked = made.store.asked
+    async with asyncio.timeout(5):
+        while made.store.asked < asked + 9:  # three times it was settled, and nobody was told
+            await asyncio.sleep(0.005)
+    await made.back()
+    await made.ask(ana, cost=Decimal("0.9"))

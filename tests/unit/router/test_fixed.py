@@ -68,6 +68,7 @@ async def test_a_key_gets_only_models_of_its_scope() -> None:
     assert refused.value.failure().param == "model"
 
 
+@pytest.mark.feature("keys", "aliases")
 async def test_an_alias_gives_a_scoped_key_what_its_scope_leaves() -> None:
     fixed = router(aliases={"best": ["large", "mini"]})
     decision = await fixed.choose(ask("best", "mini"))

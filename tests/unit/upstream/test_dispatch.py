@@ -87,6 +87,7 @@ def chat(*turns: str, tenant: str = "") -> Request:
 # Retries
 
 
+@pytest.mark.feature("retries")
 async def test_a_route_that_fails_is_asked_again_after_a_pause() -> None:
     page = Page(FakeUpstream(FAILS, FAILS, Script()))
     assert (await page.finish(ask())).reason == "stop"
@@ -161,6 +162,7 @@ async def test_where_the_first_token_is_timed_the_upstream_streams(limits: dict[
 # Breakers
 
 
+@pytest.mark.feature("breaker")
 async def test_a_route_that_failed_too_often_rests_and_is_probed_once() -> None:
     page = Page(FakeUpstream(FAILS, FAILS, Script(delay_s=0.01), Script()), attempts=1, breaker_failures=2, breaker_open_s=10.0)
     for _ in range(2):
@@ -201,6 +203,7 @@ async def test_a_probe_that_meets_an_engine_that_loads_lets_another_probe() -> N
     assert (await page.finish(ask())).reason == "stop"
 
 
+@pytest.mark.feature("breaker", "disconnect")
 async def test_a_probe_whose_client_left_lets_another_probe() -> None:
     page = Page(FakeUpstream(FAILS, HANGS, Script()), attempts=1, breaker_failures=1)
     await page.finish(ask())
@@ -213,6 +216,7 @@ async def test_a_probe_whose_client_left_lets_another_probe() -> None:
     assert (await page.finish(ask())).reason == "stop"
 
 
+@pytest.mark.feature("retries", "breaker")
 async def test_a_resting_route_is_passed_over() -> None:
     page = Page(FakeUpstream(FAILS), FakeUpstream(), breaker_failures=1)
     await page.finish(ask())
@@ -237,6 +241,7 @@ async def test_answers_that_break_off_count_and_whole_ones_clear_the_count() -> 
 # Races
 
 
+@pytest.mark.feature("hedging")
 async def test_a_slow_first_token_makes_a_race() -> None:
     page = Page(FakeUpstream(HANGS), FakeUpstream(), hedge_after_s=0.01)
     assert (await page.finish(ask())).reason == "stop"
@@ -271,12 +276,14 @@ async def test_a_runner_that_fails_leaves_the_race_to_the_other(first: Script, s
     assert page.asked() == "a1 b1"
 
 
+@pytest.mark.feature("retries", "hedging")
 async def test_when_both_runners_fail_the_tries_go_on() -> None:
     page = Page(FakeUpstream(Script(error=UpstreamFailed("late"), error_after=0), Script()), FakeUpstream(FAILS), hedge_after_s=0.005)
     assert (await page.finish(ask())).reason == "stop"
     assert [upstream for upstream, _, _ in page.attempts()] == ["a", "b", "a"]
 
 
+@pytest.mark.feature("hedging", "disconnect")
 async def test_a_client_that_leaves_a_race_frees_both() -> None:
     page = Page(FakeUpstream(HANGS), FakeUpstream(HANGS), hedge_after_s=0.001)
     task = asyncio.create_task(page.finish(ask()))
@@ -310,6 +317,7 @@ async def test_what_the_loser_used_is_in_the_ledger_and_does_not_delay_the_winne
     assert [attempt.usage.prompt_tokens for attempt in page.ledger.entries[-1].attempts] == [7, 2]
 
 
+@pytest.mark.feature("hedging", "exact cache")
 async def test_the_cache_notes_the_route_of_the_winner() -> None:
     page = Page(FakeUpstream(Script(delay_s=0.1)), FakeUpstream(HANGS), hedge_after_s=0.005)
     page.pipeline = dataclasses.replace(page.pipeline, cache=ExactCache(CacheSettings(exact=True)))
@@ -333,6 +341,7 @@ async def test_the_worst_case_counts_runners_of_a_race_and_calls_that_were_given
 # Replicas
 
 
+@pytest.mark.feature("replicas")
 async def test_replicas_share_what_is_under_way() -> None:
     page = Page(FakeUpstream(), FakeUpstream(), FakeUpstream())
     async with AsyncExitStack() as open_streams:
@@ -400,6 +409,7 @@ async def test_a_replica_that_said_that_it_is_full_is_spared_for_as_long_as_it_a
         assert page.asked() == asked
 
 
+@pytest.mark.feature("replicas", "aliases")
 async def test_models_of_an_alias_keep_their_order_whatever_they_have_to_do() -> None:
     page = Page(FakeUpstream(model="large"), FakeUpstream(model="small"))
     large, small = Route(upstream="a", model="large"), Route(upstream="b", model="small")
@@ -449,3 +459,30 @@ def test_one_answer_few_attempts_and_nothing_left_open(upstreams: list[list[Scri
         assert sum(len(entry.attempts) for entry in page.ledger.entries) == sum(len(fake.requests) for fake in fakes)
 
     asyncio.run(scenario())
+
+
+# The worst case
+
+
+class Elsewhere(FakeUpstream):
+    """Another server's model, whose tokenizer is not known here."""
+
+    tokenize = property()  # type: ignore[assignment]
+
+    def __init__(self, context: int) -> None:
+        super().__init__()
+        self._card = replace(self._card, max_model_len=context)
+
+
+async def test_a_prompt_of_unknown_length_takes_nothing_from_the_worst_answer() -> None:
+    page = Page(Elsewhere(1000))
+    request = ask("word " * 300, max_tokens=600)  # 1500 bytes; perhaps 300 tokens, and then 600 more fit
+    most = await page.pipeline.dispatch.most(request, await page.pipeline.router.choose(request))
+    assert (most.prompt_tokens, most.completion_tokens) == (1501, 600)
+
+
+@pytest.mark.parametrize("contexts", [(100, 9000), (9000, 100)])
+async def test_the_worst_case_is_that_of_every_replica(contexts: tuple[int, int]) -> None:
+    page = Page(*map(Elsewhere, contexts))
+    most = await page.pipeline.dispatch.most(ask(), await page.pipeline.router.choose(ask()))
+    assert most.completion_tokens == 9000

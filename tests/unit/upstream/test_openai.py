@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from contextlib import aclosing
 
@@ -14,6 +15,7 @@ from serving import tab
 
 from penstock.core import errors
 from penstock.core.types import Delta, Message, Request, Route, Sampling, Tool, ToolCall, ToolChoice, Usage, Vectors
+from penstock.upstream import http
 from penstock.upstream.openai_answer import OpenAIReader
 
 ROUTE = Route(upstream="there", model=MODEL)
@@ -246,6 +248,19 @@ async def test_a_refusal_becomes_an_error_of_ours(status: int, body: object, kin
         assert caught.value.param == "top_k"
 
 
+@pytest.mark.parametrize("asked", [Request(id="r", model="m", inputs=("x",)), Request(id="r", model="m", prompt="x")])
+async def test_a_server_for_chats_alone_is_not_blamed_for_it(asked: Request) -> None:
+    async with openai_fake(Answer(status=404, body={"detail": "Not Found"})) as fake, upstream_at(fake.url) as upstream:
+        with pytest.raises(errors.Unsupported, match="'there' has no /"):
+            await ask(upstream, asked)
+
+
+@pytest.mark.parametrize("index", [-1, 1, 77])
+def test_a_choice_that_nobody_asked_for_is_nonsense(index: int) -> None:
+    with pytest.raises(errors.UpstreamFailed, match=f"choice {index} of 1"):
+        OpenAIReader("there", chat()).read([b'{"choices": [{"index": %d, "delta": {"content": "x"}}]}' % index])
+
+
 async def test_an_error_within_a_stream_is_an_error() -> None:
 
     with pytest.raises(errors.ContextTooLong):
@@ -338,3 +353,34 @@ async def test_closing_ends_answers_under_way() -> None:
         with pytest.raises(errors.UpstreamFailed):
             await answering
         assert not upstream.health().ready
+
+
+async def test_the_longest_answer_of_the_config_is_asked_for_where_the_client_names_none() -> None:
+    async with openai_fake() as fake, upstream_at(fake.url, max_output_tokens=3) as upstream:
+        bounded = finish_of(await ask(upstream, chat()))
+        await ask(upstream, chat(sampling=Sampling(max_tokens=2)))
+        assert [asked.body["max_tokens"] for asked in fake.asked] == [3, 2]
+    assert (bounded.reason, bounded.usage.completion_tokens) == ("length", 3)
+
+
+async def test_a_request_that_the_server_may_have_worked_on_is_not_sent_again_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "STALE_S", 0.05)
+    asked = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            asked += 1
+            await asyncio.sleep(0.1)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    async with upstream_at(url, models=["m"]) as upstream:
+        listings = asked
+        with pytest.raises(errors.UpstreamFailed):
+            await ask(upstream, chat())
+    server.close()
+    await server.wait_closed()
+    assert asked - listings == 1

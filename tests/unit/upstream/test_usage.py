@@ -84,6 +84,15 @@ def test_zeros_are_no_usage() -> None:
     assert reader.usage().completion_tokens == 1
 
 
+@pytest.mark.parametrize("tokens", [-5, 10**30])
+def test_impossible_counts_are_no_usage(tokens: int) -> None:
+    reader = OpenAIReader("there", chat())
+    usage = {"prompt_tokens": tokens, "completion_tokens": tokens, "total_tokens": tokens}
+    reader.read([json.dumps({"choices": [{"delta": {"content": "Hi"}}], "usage": usage}).encode()])
+    assert reader.usage().estimated
+    assert reader.usage().completion_tokens == 1
+
+
 def test_anthropics_cache_stands_beside_the_input() -> None:
     usage = {"input_tokens": 3, "cache_read_input_tokens": 20, "cache_creation_input_tokens": 7, "output_tokens": 5}
     reader = AnthropicReader("there", chat())

@@ -13,10 +13,10 @@ from starlette.types import Receive, Scope, Send
 
 from penstock import __version__
 from penstock.core.config import PageSettings
-from penstock.core.errors import InvalidRequest, Overloaded
+from penstock.core.errors import Forbidden, InvalidRequest, Overloaded, Unauthorized
 from penstock.core.types import Health, Principal
 from penstock.gateway.connection import EVENTS, Reply, while_connected
-from penstock.gateway.edge import exchange_of
+from penstock.gateway.edge import Exchange, exchange_of
 from penstock.gateway.page.rows import Row, open_row, row_of
 from penstock.trace.window import KEPT_S, QUANTILES, Point, Window
 
@@ -57,7 +57,8 @@ class Tick(Struct, frozen=True, kw_only=True):
 
 
 class Feed:
-    """An ASGI endpoint; `?step=` takes one of `STEPS_S`. It ends when the client leaves, and within a second of `stop`."""
+    """An ASGI endpoint; `?step=` takes one of `STEPS_S`. It ends when the client leaves, and within a second of `stop` and of its
+    key's end."""
 
     def __init__(self, window: Window, settings: PageSettings, health: Callable[[], Health]) -> None:
         self._window = window
@@ -76,18 +77,23 @@ class Feed:
         if self._num_viewers >= MOST_VIEWERS:
             raise Overloaded(f"{MOST_VIEWERS} watch already, the most", hint="close another page")
         reply = Reply(send)
-        hello = self._hello(step_s, exchange_of(scope).principal)
+        exchange = exchange_of(scope)
+        hello = self._hello(step_s, exchange.principal)
         self._num_viewers += 1
         try:
-            await while_connected(scope, receive, reply, self._tell(reply, hello, step_s), patience_s=PATIENCE_S)
+            await while_connected(scope, receive, reply, self._tell(reply, hello, step_s, exchange), patience_s=PATIENCE_S)
         finally:
             self._num_viewers -= 1
 
-    async def _tell(self, reply: Reply, hello: bytes, step_s: int) -> None:
+    async def _tell(self, reply: Reply, hello: bytes, step_s: int, exchange: Exchange) -> None:
         await reply.start(EVENTS, headers=(("cache-control", "no-store"), ("x-accel-buffering", "no")))
         await reply.write(hello + self._tick(time.time() - min(KEPT_S, MOST_POINTS * step_s), step_s, after=0))
         while not self._stopping:
             await asyncio.sleep(1.0 - time.time() % 1.0 + LATE_S)
+            try:
+                exchange.check()
+            except (Unauthorized, Forbidden):
+                break
             await reply.write(self._shared(step_s))
         await reply.write(b"", last=True)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 from msgspec import Struct
 
 from penstock.core.types import CacheState, Failure, Finish, Health, Principal
-from penstock.gateway.wire.explain import Explained, explained
+from penstock.gateway.wire.explain import Explained, dollars, explained
 from penstock.trace.window import Kept, Open
 
 
@@ -63,7 +61,7 @@ def row_of(kept: Kept) -> Row:
         model=ended.request.model,
         key=_key(ended.request.principal),
         outcome=_outcome(finish),
-        route=f"{route.upstream}/{route.model}" if route else None,
+        route=str(route) if route else None,
         code=finish.failure.code if finish.failure else None,
         cache=ended.cache,
         prompt_tokens=finish.usage.prompt_tokens,
@@ -72,7 +70,7 @@ def row_of(kept: Kept) -> Row:
         ttft_s=finish.timings.ttft_s,
         tpot_s=finish.timings.tpot_s,
         e2e_s=finish.timings.e2e_s,
-        cost_usd=_dollars(finish.cost_usd),
+        cost_usd=dollars(finish.cost_usd),
     )
 
 
@@ -110,7 +108,3 @@ def _outcome(finish: Finish) -> str:
     if finish.failure is not None or finish.reason == "error":
         return "failed"
     return "left" if finish.reason == "abort" else "ok"
-
-
-def _dollars(amount: Decimal | None) -> str | None:
-    return None if amount is None else format(amount, "f")

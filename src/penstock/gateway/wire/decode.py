@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
+from functools import cache
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -104,9 +105,16 @@ def _hint(neutral: Neutral) -> str:
     return f"leave it out, or send {' or '.join(accepted)}" if accepted else "leave it out"
 
 
+@cache
+def _decoder(kind: Hashable) -> msgspec.json.Decoder[Any]:
+    """Made once for each type, of which there are few."""
+    return msgspec.json.Decoder(kind)
+
+
 def _parsed(body: bytes, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(body, type=kind)
+        parsed: T = _decoder(kind).decode(body)  # type: ignore[arg-type]
+        return parsed
     except msgspec.ValidationError as error:
         raise _misfit(str(error)) from None
     except RecursionError:

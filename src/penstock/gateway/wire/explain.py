@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from penstock.core.types import Attempt, CacheState, Route, Stage, Timings, Usage, Verdict
+from penstock.core.types import Attempt, CacheState, Stage, Timings, Usage, Verdict
 from penstock.trace import Ended, Progress
 
 UNKNOWN = "unknown"
@@ -66,17 +66,17 @@ class Told(Struct, frozen=True, kw_only=True):
 def tell(request_id: str, runs: Sequence[Progress], *, explain: bool) -> Told:
     """What became of one call's requests. Only a call of one request is explained."""
     ended = runs[0].ended
-    return Told(cost=_dollars(cost(runs)) or UNKNOWN, explained=explained(request_id, ended) if explain and ended is not None else None)
+    return Told(cost=dollars(cost(runs)) or UNKNOWN, explained=explained(request_id, ended) if explain and ended is not None else None)
 
 
 def headers(runs: Sequence[Progress], *, pending: bool) -> list[tuple[bytes, bytes]]:
     """The raw `x-penstock-…` headers as far as they are known; of several requests the first one's route."""
     first = runs[0]
-    price = PENDING if pending else (_dollars(cost(runs)) or UNKNOWN).encode()
+    price = PENDING if pending else (dollars(cost(runs)) or UNKNOWN).encode()
     told = [(b"x-penstock-cost", price), (b"x-penstock-cache", cache_state(runs).encode())]
     if first.decision is not None:
         route = first.decision.route
-        told += [(b"x-penstock-model", _header(route.model)), (b"x-penstock-route", _header(_name(route)))]
+        told += [(b"x-penstock-model", _header(route.model)), (b"x-penstock-route", _header(str(route)))]
     if first.warning is not None:
         told.append((b"x-penstock-warning", _header(first.warning)))
     return told
@@ -105,9 +105,9 @@ def explained(request_id: str, ended: Ended) -> Explained:
     return Explained(
         request_id=request_id,
         model=decision.route.model if decision else ended.request.model,
-        route=_name(decision.route) if decision else None,
+        route=str(decision.route) if decision else None,
         why=decision.why if decision else "",
-        candidates=tuple(map(_name, decision.candidates)) if decision else (),
+        candidates=tuple(map(str, decision.candidates)) if decision else (),
         scores=decision.scores if decision else (),
         cache=ended.cache,
         verdicts=ended.verdicts,
@@ -115,31 +115,27 @@ def explained(request_id: str, ended: Ended) -> Explained:
         attempts=tuple(_attempt(attempt, ended.arrived_at) for attempt in ended.attempts),
         timings=finish.timings,
         usage=finish.usage,
-        cost_usd=_dollars(finish.cost_usd),
-        saved_usd=_dollars(sum(saved, Decimal(0))) if saved else None,
+        cost_usd=dollars(finish.cost_usd),
+        saved_usd=dollars(sum(saved, Decimal(0))) if saved else None,
     )
 
 
 def _attempt(attempt: Attempt, arrived_at: float) -> ExplainedAttempt:
     return ExplainedAttempt(
-        route=_name(attempt.route),
+        route=str(attempt.route),
         purpose=attempt.purpose,
         reason=attempt.reason,
         failure=attempt.failure,
         started_s=attempt.started_at - arrived_at,
         timings=attempt.timings,
         usage=attempt.usage,
-        cost_usd=_dollars(attempt.cost_usd),
+        cost_usd=dollars(attempt.cost_usd),
     )
 
 
-def _dollars(amount: Decimal | None) -> str | None:
+def dollars(amount: Decimal | None) -> str | None:
     """Without an exponent, as `1E-7` is no decimal to most readers."""
     return None if amount is None else format(amount, "f")
-
-
-def _name(route: Route) -> str:
-    return f"{route.upstream}/{route.model}"
 
 
 def _header(value: str) -> bytes:

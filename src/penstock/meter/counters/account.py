@@ -114,7 +114,7 @@ class Account(Struct):
     held_nano: int = 0
     held: dict[str, Held] = {}
     late: dict[str, Held] = {}
-    charged: dict[str, float] = {}  # settled without a hold: until when that is remembered
+    charged: dict[str, float] = {}  # settled with `unheld`: until when that is remembered
 
     def admit(self, claim: Claim, now: float, hold_s: float) -> Refusal | None:
         """Count a request and take a place that is free again after `hold_s` at the latest."""
@@ -149,10 +149,12 @@ class Account(Struct):
         """Count what was used. False where there was nothing to settle."""
         self._turn(now)
         held = self._release(claim.hold)
-        if held is None:
-            if not claim.unheld or claim.hold in self.charged:
+        if claim.unheld:  # it may come again, also where there was a hold
+            if claim.hold in self.charged:
                 return False
             self.charged[claim.hold] = now + REMEMBERED_S
+        elif held is None:
+            return False
         if claim.tokens:
             self.tokens.at(now)
             self.tokens.add(claim.tokens)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections import deque
@@ -35,6 +36,8 @@ T = TypeVar("T")
 RETRY_S = 1.0
 SETTLED_S = 5.0  # after an outage: by then every gateway has noticed its end
 MOST_UNSETTLED = 100_000
+TOGETHER = 32  # operations under way at a time; the others wait for their turn, which is no sign that the store is down
+UNREACHABLE = "the counters of limits cannot be reached"
 ADMISSION = ("requests_per_minute", "concurrent_requests")
 NOTHING = Claim(account="", hold="", limits=Limits())  # settling it changes nothing: it asks whether the store is there
 RESERVATION = ("tokens_per_minute", "budget_day_usd", "budget_month_usd")
@@ -56,6 +59,7 @@ class PolicyCounters:
         self._outside: set[str] = set()  # holds that the store may not know
         self._unsettled: deque[Claim] = deque()
         self._recovery: asyncio.Task[None] | None = None
+        self._turns = asyncio.Semaphore(TOGETHER)
 
     async def admit(self, claim: Claim) -> Refusal | None:
         try:
@@ -98,11 +102,10 @@ class PolicyCounters:
             raise
 
     async def close(self) -> None:
-        if self._recovery is not None:
-            self._recovery.cancel()
-            await asyncio.gather(self._recovery, return_exceptions=True)
+        await self._stop_recovery()
         with contextlib.suppress(LimitsDown):
-            await self._settle_all()
+            await self._settle_first(len(self._unsettled))
+        await self._stop_recovery()  # a store that is down has begun it again
         if self._unsettled:
             log.warning("%d requests are not settled: the counters are down", len(self._unsettled))
         await self._store.close()
@@ -127,10 +130,17 @@ class PolicyCounters:
 
     async def _ask(self, operation: Coroutine[None, None, T]) -> T:
         """Raises LimitsDown, at once while the store is known to be down."""
-        if self._is_down:
+        try:
+            self._check_up()
+            async with self._turns:
+                self._check_up()
+                return await self._timed(operation)
+        finally:
             operation.close()
-            raise LimitsDown("the counters of limits cannot be reached", hint="try again in a moment")
-        return await self._timed(operation)
+
+    def _check_up(self) -> None:
+        if self._is_down:
+            raise LimitsDown(UNREACHABLE, hint="try again in a moment")
 
     async def _timed(self, operation: Coroutine[None, None, T]) -> T:
         try:
@@ -142,7 +152,7 @@ class PolicyCounters:
             raise error from None
         except LimitsDown as error:
             self._fall(error)
-            raise
+            raise LimitsDown(UNREACHABLE, hint="try again in a moment") from error  # where the store is, is for the log alone
 
     def _fall(self, error: LimitsDown) -> None:
         if not self._is_down:
@@ -156,25 +166,46 @@ class PolicyCounters:
             self._recovery = asyncio.create_task(self._until_settled())
 
     async def _until_settled(self) -> None:
-        """Settle what waits; while the store is down try again and again."""
-        while True:
+        """Settle what waits; while the store is down try again and again.
+
+        It is back once all is settled that waited at first: under load there is always something that came meanwhile.
+        """
+        while self._is_down or self._unsettled:
             try:
-                await self._settle_all()
+                await self._settle_first(len(self._unsettled))
                 if self._is_down:
                     await self._timed(self._store.settle(NOTHING))
                     self._is_down = False
                     self._back_s = time.monotonic()
                     log.info("the counters of limits are back")
-                return
             except LimitsDown:
                 await asyncio.sleep(RETRY_S)
 
-    async def _settle_all(self) -> None:
-        while self._unsettled:
-            claim = self._unsettled[0]
-            await self._timed(self._store.settle(claim))
-            if self._unsettled and self._unsettled[0] is claim:
-                self._unsettled.popleft()
+    async def _stop_recovery(self) -> None:
+        if self._recovery is not None:
+            self._recovery.cancel()
+            await asyncio.gather(self._recovery, return_exceptions=True)
+
+    async def _settle_first(self, count: int) -> None:
+        """Settle so many of what waits. Raises LimitsDown; then what may not be settled waits on."""
+        while count > 0 and self._unsettled:
+            claims = list(itertools.islice(self._unsettled, min(count, TOGETHER)))
+            count -= len(claims)
+            results = await asyncio.gather(*map(self._settle_one, claims), return_exceptions=True)
+            for claim, result in zip(claims, results, strict=True):
+                if isinstance(result, LimitsDown):
+                    raise result
+                if self._unsettled and self._unsettled[0] is claim:
+                    self._unsettled.popleft()
+
+    async def _settle_one(self, claim: Claim) -> None:
+        try:
+            async with self._turns:
+                await self._timed(self._store.settle(claim))
+        except LimitsDown:
+            raise
+        except Exception:  # trying again would not help it, and the others wait behind it
+            log.exception("request %s is not settled", claim.hold)
 
     def _settle_later(self, claim: Claim) -> None:
         if len(self._unsettled) >= MOST_UNSETTLED:

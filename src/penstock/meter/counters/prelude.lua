@@ -5,7 +5,7 @@
 -- held     hash: hold -> "tokens|nano|day"
 -- live     sorted set: holds by the time when they expire
 -- late     sorted set: those that have expired and are remembered
--- charged  sorted set: what was settled without a hold, by the time until which that is remembered
+-- charged  sorted set: what was settled though it might have no hold, by the time until which that is remembered
 --
 -- Times are unix seconds of this server's own clock, unless the caller gives one. Numbers are whole and below 2^53: exact.
 

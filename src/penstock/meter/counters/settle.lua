@@ -2,9 +2,11 @@ local tokens, nano, unheld = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1
 
 turn()
 local found = release(hold)
-if not found then
-  if not unheld or redis.call('ZSCORE', charged, hold) then return 0 end
+if unheld then -- it may come again, also where there was a hold
+  if redis.call('ZSCORE', charged, hold) then return 0 end
   redis.call('ZADD', charged, at(now + REMEMBERED), hold)
+elseif not found then
+  return 0
 end
 if tokens > 0 then
   local _, second = window('t')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import msgspec
@@ -20,25 +21,34 @@ RELAXED = "PRAGMA synchronous = NORMAL"  # a killed process loses nothing; a pow
 
 
 class SQLiteCounters:
-    """One row for each account, read and written in one transaction. It owns `database`, a connection of its own."""
+    """One row for each account, read and written in one transaction. It owns `database`, a connection of its own.
+
+    Operations run in the order in which they were asked for: one whose client has left goes on in its thread, and settling it must
+    not come before it.
+    """
 
     def __init__(self, database: Database, hold_s: float, *, clock: Callable[[], float] = time.time) -> None:
         self._database = database
         self._hold_s = hold_s
         self._clock = clock
         self._ready = False
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="counters")
 
     async def admit(self, claim: Claim) -> Refusal | None:
-        return await asyncio.to_thread(self._step, claim, lambda account: account.admit(claim, self._clock(), self._hold_s))
+        return await self._run(claim, lambda account: account.admit(claim, self._clock(), self._hold_s))
 
     async def reserve(self, claim: Claim) -> Refusal | None:
-        return await asyncio.to_thread(self._step, claim, lambda account: account.reserve(claim, self._clock(), self._hold_s))
+        return await self._run(claim, lambda account: account.reserve(claim, self._clock(), self._hold_s))
 
     async def settle(self, claim: Claim) -> None:
-        await asyncio.to_thread(self._step, claim, lambda account: account.settle(claim, self._clock()))
+        await self._run(claim, lambda account: account.settle(claim, self._clock()))
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._database.close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._database.close)
+        self._thread.shutdown(wait=False)
+
+    async def _run(self, claim: Claim, change: Callable[[Account], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._step, claim, change)
 
     def _step(self, claim: Claim, change: Callable[[Account], T]) -> T:
         try:

@@ -55,7 +55,7 @@ async function showHealth() {
   const { data } = await getJSON("/admin/engines").catch(() => ({ data: [] }));
   const { hello, last } = feed;
   showDialog(h("h2", hello ? `Penstock ${hello.version}` : "Penstock"),
-    h("dl", data.map((row) => [h("dt", h(row.health.state === "ready" ? "i.chip" : "i.chip"), row.name), h("dd", row.health.state, h("span.dim", ` ${row.own ? "engine" : "upstream"}, serves ${row.models.join(", ") || "nothing"}`), row.health.why && h("div.dim", row.health.why))]),
+    h("dl", data.map((row) => [h("dt", h(row.health.state === "ready" ? "i.dot.good" : "i.dot.bad"), row.name), h("dd", row.health.state, h("span.dim", ` ${row.own ? "engine" : "upstream"}, serves ${row.models.join(", ") || "nothing"}`), row.health.why && h("div.dim", row.health.why))]),
       hello && [h("dt", "since"), h("dd", new Date(hello.started_at * 1000).toLocaleString("en-GB"))],
       last && [h("dt", "requests"), h("dd", `${number(last.total)} ended, ${number(last.open)} under way`)]));
 }
