@@ -130,7 +130,7 @@ class Pipeline:
         most = await self.dispatch.most(request, decision)
         tokens = (most.prompt_tokens + most.completion_tokens) * most.calls
         dearest = Decimal(0)
-        for route in decision.candidates or (decision.route,):
+        for route in decision.candidates if decision.route in decision.candidates else (decision.route, *decision.candidates):
             if (cost := self.pricing.worst(route, most.prompt_tokens, most.completion_tokens)) is None:
                 return tokens, None
             dearest = max(dearest, cost)
@@ -202,7 +202,8 @@ class Pipeline:
         decision = await self.router.choose(request)
         upstream = self.dispatch.upstreams[decision.route.upstream]
         if not isinstance(upstream, Tokenizing):
-            raise InvalidRequest(f"the tokenizer of {request.model!r} is not known here", param="model")
+            hint = "models of this server's own engines tell their tokens"
+            raise InvalidRequest(f"the tokenizer of {request.model!r} is not known here", hint=hint, param="model")
         return upstream
 
     async def close(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 from collector import Collector, attributes, collecting
 
 from penstock.core.config import TraceSettings
-from penstock.core.errors import MissingExtra, UpstreamFailed
+from penstock.core.errors import ConfigError, MissingExtra, UpstreamFailed
 from penstock.core.types import (
     Attempt,
     Decision,
@@ -145,6 +145,11 @@ def test_the_names_are_those_that_opentelemetry_has() -> None:
 @pytest.mark.parametrize("otlp", ["http://c:4318", "http://c:4318/", "http://c:4318/v1/traces"])
 def test_a_collector_s_address_is_enough(otlp: str) -> None:
     assert endpoint(otlp) == "http://c:4318/v1/traces"
+
+
+def test_an_address_that_is_none_is_named() -> None:
+    with pytest.raises(ConfigError, match="'localhost:4318'"):
+        endpoint("localhost:4318")
 
 
 def test_a_collector_that_is_down_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
+from decimal import Decimal
 from itertools import count
 
 import pytest
@@ -18,6 +19,7 @@ from penstock.core.errors import EngineDied, InvalidRequest, Overloaded
 from penstock.core.types import (
     Decision,
     Delta,
+    EngineUse,
     Event,
     Finish,
     Health,
@@ -420,3 +422,31 @@ async def test_tokens_count_against_a_limit_for_every_call_and_not_for_a_cached_
     refused = only_finish(await events_of(pipeline, replace(request, prompt="x" * 992))).failure
     assert refused is not None
     assert "of its 1000 a minute 6 are used" in refused.message  # the prompt of the loser, the prompt and the answer of the winner
+
+
+class ByUpstream:
+    """A request costs what its upstream is called."""
+
+    def cost(self, route: Route, usage: Usage, use: EngineUse | None) -> Decimal | None:
+        return Decimal(0)
+
+    def worst(self, route: Route, prompt_tokens: int, completion_tokens: int) -> Decimal | None:
+        return Decimal(route.upstream)
+
+
+class Chosen(FixedRouter):
+    """Gives its first choice apart from the others."""
+
+    async def choose(self, request: Request) -> Decision:
+        routes = (await super().choose(request)).candidates
+        return Decision(route=routes[0], candidates=routes[1:])
+
+
+async def test_the_first_choice_is_reserved_for_also_where_it_is_not_among_the_others() -> None:
+    named = {"9": FakeUpstream(), "1": FakeUpstream()}
+    key = Principal(key_id="k", limits=Limits(budget_day_usd=Decimal(5)))
+    parts = {"router": Chosen(routes_by_model(named)), "admission": Limiter(MemoryCounters(600)), "pricing": ByUpstream()}
+    pipeline = Pipeline(dispatch=Dispatch(named), **parts)
+    failure = only_finish(await events_of(pipeline, ask(max_tokens=1, principal=key))).failure
+    assert failure is not None
+    assert failure.code == "insufficient_quota"

@@ -220,7 +220,7 @@ async def test_the_feed_greets_and_then_tells_each_second(served: Served) -> Non
     names = [name for name, _ in watched.events]
     assert names == ["hello", *["tick"] * (len(names) - 1)]
     hello, first, *later = (data for _, data in watched.events)
-    assert (hello["step_s"], hello["key"], hello["keeps_text"]) == (1, "", False)
+    assert (hello["history"], hello["key"]) == (1000, "")
     assert [row["number"] for row in first["rows"]] == [1]  # type: ignore[attr-defined]
     points = {point["at"]: point for _, tick in watched.events[1:] for point in tick["points"]}  # type: ignore[attr-defined]
     assert sum(point["ended"] for point in points.values()) == later[-1]["total"] == 2

@@ -84,9 +84,7 @@ async def build(settings: Settings, progress: LoadProgress, *, show_downloads: b
         return Stack(pipeline=pipeline, metrics=metrics, auth=auth, page=page, served=served, opened=opened.pop_all())
 
 
-def _watchers(
-    settings: Settings, metrics: Metrics, window: Window | None, log: RequestLog, opened: AsyncExitStack
-) -> Iterator[Observer]:
+def _watchers(settings: Settings, metrics: Metrics, window: Window | None, log: RequestLog, opened: AsyncExitStack) -> Iterator[Observer]:
     yield metrics
     yield log
     if window is not None:

@@ -18,6 +18,9 @@ COLUMNS = ("vendor", "model", "prompt", "cached", "cache write", "output", "reas
 def run(arguments: argparse.Namespace) -> int:
     settings = read(arguments, ()).prices
     lines = [line for line in _lines(settings) if arguments.model is None or fnmatch.fnmatch(line[1], arguments.model)]
+    if not lines:
+        print(f"no price of {arguments.model!r} is known: `prices.file` can tell one")
+        return 0
     widths = [max(map(len, column)) for column in zip(COLUMNS, *lines, strict=True)]
     for line in (COLUMNS, *lines):
         cells = (cell.rjust(width) if 2 <= i < 7 else cell.ljust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True)))

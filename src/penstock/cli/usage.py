@@ -48,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _asked(database: Database, arguments: argparse.Namespace, settings: Settings) -> Iterable[Row]:
     since = None if arguments.since is None else moment(arguments.since, time.time())
     until = None if arguments.until is None else moment(arguments.until, time.time())
+    if since is not None and until is not None and until <= since:
+        raise UserError(f"--until {arguments.until} is not after --since {arguments.since}", hint="--since is where it begins")
     names: dict[str, str] = dict(database.query("SELECT id, name FROM keys"))
     if arguments.bill:
         return [msgspec.structs.asdict(bill) for bill in bills(database, since or 0.0, until or time.time())]

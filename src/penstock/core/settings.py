@@ -199,7 +199,7 @@ def _model_table(entry: object, source: str) -> dict[str, Given]:
     if isinstance(entry, str):
         return {"model": Given(entry, source)}
     if not isinstance(entry, dict):
-        raise ConfigError(f"a model must be a name or a table, got {entry!r} in {source}")
+        raise ConfigError(f"a model must be a name or a table, got {entry!r} in {source}", hint="write its settings below [[models]]")
     given: dict[str, Given] = {}
     for key, value in entry.items():
         if key not in MODEL_KEYS:
@@ -242,17 +242,18 @@ def _upstream(given: Mapping[str, Given]) -> UpstreamSettings:
     if "upstreams.name" not in given:
         raise ConfigError("an upstream has no name", hint='write name = "…" in each [[upstreams]] table')
     upstream = _room(UpstreamSettings, "upstreams", given)
-    if HIDDEN in (upstream.api_key, *upstream.headers.values()):
-        message = f"the upstream {upstream.name!r} has {HIDDEN!r} for a key: `penstock config` shows none"
-        raise ConfigError(message, hint="write the key in its place, or use api_key_env")
     if upstream.api_key_env and upstream.api_key:
         raise ConfigError(f"the upstream {upstream.name!r} has both api_key and api_key_env", hint="keep one of them")
     return upstream
 
 
 def with_api_keys(settings: Settings, environment: Mapping[str, str]) -> Settings:
-    """The settings with every key that `api_key_env` names. Raises ConfigError for a variable that is not set."""
+    """The settings with every key that `api_key_env` names. Raises ConfigError for a variable that is not set, and
+    where a key is what `penstock config` shows instead of it."""
     for upstream in settings.upstreams:
+        if HIDDEN in (upstream.api_key, *upstream.headers.values()):
+            message = f"the upstream {upstream.name!r} has {HIDDEN!r} for a key: `penstock config` shows none"
+            raise ConfigError(message, hint="write the key in its place, or use api_key_env")
         if upstream.api_key_env and not environment.get(upstream.api_key_env):
             message = f"the upstream {upstream.name!r} wants its key in ${upstream.api_key_env}, which is not set"
             raise ConfigError(message, hint=f"export {upstream.api_key_env}=…, or take api_key_env out where no key is needed")

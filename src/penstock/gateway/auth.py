@@ -101,7 +101,8 @@ class Auth:
     def session(self, key: str, asking: Asking) -> str:
         """A session for an admin's key. Raises Unauthorized, Forbidden, InvalidRequest."""
         if self._ring.empty:
-            raise InvalidRequest("the server has no keys, so there is nothing to log in with", hint="it is open as it is")
+            hint = "it is open as it is" if self._is_loopback or self._is_open else NO_KEYS_HINT
+            raise InvalidRequest("the server has no keys, so there is nothing to log in with", hint=hint)
         check_same_origin(asking)
         principal = self._ring.find(key)
         if not principal.admin:

@@ -157,7 +157,7 @@ def known_model(pipeline: Pipeline, given: str | None) -> str:
         return given
     cards = pipeline.models()
     if not cards:
-        raise NotReady("no model is served")
+        raise NotReady("no model is served", hint="the config has no [[models]] and no [[upstreams]] that lists any")
     return cards[0].id
 
 

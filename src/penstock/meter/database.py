@@ -22,6 +22,7 @@ from penstock.core.errors import ConfigError, DatabaseDown, missing_extra
 BUSY_S = 10.0  # how long SQLite waits for another process that writes
 CONNECT_S = 5  # how long PostgreSQL may take to answer the first time
 STATEMENT_S = 60  # and for one statement
+WHERE = "ledger.database says where it is"
 CREATE_LOCK = 7364102  # an advisory lock: two processes that create the same table at once
 
 Value = str | int | float | Decimal | None
@@ -167,7 +168,7 @@ class SQLite:
             self.path.touch(mode=0o600)
             return _sqlite(str(self.path))
         except (sqlite3.Error, OSError) as error:
-            raise DatabaseDown(f"cannot open the database {self.path}: {error}") from error
+            raise DatabaseDown(f"cannot open the database {self.path}: {error}", hint=WHERE) from error
 
     def sql(self, text: str) -> str:
         return text
@@ -222,7 +223,7 @@ class PostgreSQL:
         try:
             return self._psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_S, prepare_threshold=None, options=options)
         except self._psycopg.Error as error:
-            raise DatabaseDown(f"cannot connect to the database: {str(error).strip()}") from error
+            raise DatabaseDown(f"cannot connect to the database: {str(error).strip()}", hint=WHERE) from error
 
     def sql(self, text: str) -> str:
         return text.replace("%", "%%").replace("?", "%s").replace("money_sum(", "sum(")

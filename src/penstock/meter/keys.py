@@ -329,8 +329,11 @@ def check(name: str, scope: KeyScope) -> None:
         raise InvalidRequest("a model's name is empty", hint="leave it out for all models")
     if abs(scope.priority) > MAX_PRIORITY:
         raise InvalidRequest(f"priority is from -{MAX_PRIORITY:,} to {MAX_PRIORITY:,}, got {scope.priority}")
-    limits = scope.limits
-    if limits.budget_action == "warn" and limits.budget_day_usd is None and limits.budget_month_usd is None:
+    _check_limits(scope.limits)
+
+
+def _check_limits(limits: Limits) -> None:
+    if limits.budget_action == "warn" and not limits.has_budget:
         raise InvalidRequest("a key without a budget has none to warn of", hint="add --budget-day or --budget-month")
     for field in ("requests_per_minute", "tokens_per_minute", "concurrent_requests"):
         value = getattr(limits, field)

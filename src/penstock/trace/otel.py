@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock.core.config import TraceSettings
-from penstock.core.errors import missing_extra
+from penstock.core.errors import ConfigError, missing_extra
 from penstock.core.types import Attempt, Request, Stage
 from penstock.trace.events import Ended, TraceEvent
 
@@ -32,7 +32,7 @@ class Spans:
     """An observer of the trace. `close` sends what is left."""
 
     def __init__(self, settings: TraceSettings, exporter: SpanExporter | None = None) -> None:
-        """Raises MissingExtra. `exporter` None: to `settings.otlp`."""
+        """Raises MissingExtra, ConfigError. `exporter` None: to `settings.otlp`."""
         try:
             from opentelemetry import trace
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -101,7 +101,9 @@ class Spans:
 
 
 def endpoint(otlp: str) -> str:
-    """Where spans go: a collector's address gets the path that OTLP gives to traces."""
+    """Where spans go: a collector's address gets the path that OTLP gives to traces. Raises ConfigError where it is none."""
+    if not otlp.startswith(("http://", "https://")):
+        raise ConfigError(f"trace.otlp is no address of a collector: {otlp!r}", hint="http://localhost:4318, for one")
     base = otlp.rstrip("/")
     return base if base.endswith(TRACES_PATH) else base + TRACES_PATH
 

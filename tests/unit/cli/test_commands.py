@@ -62,6 +62,16 @@ def test_config_shows_each_value_and_where_it_comes_from(tmp_path: Path) -> None
     } <= rows
 
 
+def test_config_shows_no_secret(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    upstream = 'name = "u"\nurl = "http://me:hidden-1@u/v1"\napi_key = "hidden-2"\n'
+    upstream += 'headers = { Authorization = "hidden-3", x-a = "shown" }\n'
+    file.write_text(f'[ledger]\ndatabase = "postgresql://me:hidden-4@db/p"\n[keys]\nsecret = "hidden-5"\n[[upstreams]]\n{upstream}')
+    shown = penstock("config", "--config", str(file)).stdout
+    assert "hidden" not in shown
+    assert all(part in shown for part in ("postgresql://me:***@db/p", "http://me:***@u/v1", '"x-a" = "shown"'))
+
+
 def test_what_config_shows_is_a_config_file(tmp_path: Path) -> None:
     file = tmp_path / "shown.toml"
     file.write_text(penstock("config", "a/b", "--port", "9000", "--dtype", "float32").stdout)

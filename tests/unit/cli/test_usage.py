@@ -114,6 +114,14 @@ def test_a_stretch_of_time_and_one_key(folder: Path, penstock: Run) -> None:
     assert "'soon' is no time" in penstock("usage", "--since", "soon", code=2)
 
 
+def test_a_stretch_that_ends_before_it_begins_is_a_mistake(folder: Path) -> None:
+    assert main(["usage", "--since", "1h", "--until", "2h"]) == 2
+
+
+def test_a_model_without_a_price_is_told(folder: Path, penstock: Run) -> None:
+    assert "no price of 'nonesuch' is known" in penstock("prices", "nonesuch")
+
+
 def test_times() -> None:
     now = 1_000_000.0
     assert moment("7d", now) == now - 7 * 86400

@@ -135,6 +135,11 @@ def test_an_upstream_s_key_is_read_from_the_environment_only_to_call_it(write) -
         with_api_keys(settings, {})
 
 
+def test_what_config_shows_for_a_key_is_no_key(write) -> None:
+    with pytest.raises(ConfigError, match=r"'far' has '\*\*\*' for a key"):
+        with_api_keys(resolve(file=write(UPSTREAM + 'api_key = "***"\n')), {})
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -18,7 +18,7 @@ from penstock.core.types import Health, Principal
 from penstock.gateway.connection import EVENTS, Reply, while_connected
 from penstock.gateway.edge import Exchange, exchange_of
 from penstock.gateway.page.rows import Row, open_row, row_of
-from penstock.trace.window import KEPT_S, QUANTILES, Point, Window
+from penstock.trace.window import KEPT_S, Point, Window
 
 MOST_VIEWERS = 64
 PATIENCE_S = 30.0  # a browser that takes nothing of the feed for so long is gone
@@ -35,11 +35,7 @@ class Hello(Struct, frozen=True, kw_only=True):
 
     version: str
     started_at: float  # unix seconds
-    step_s: int
-    kept_s: int
-    history: int
-    keeps_text: bool
-    quantiles: tuple[float, ...]
+    history: int  # requests that are remembered
     key: str  # whose session this is; "": the server is open
 
 
@@ -78,7 +74,7 @@ class Feed:
             raise Overloaded(f"{MOST_VIEWERS} watch already, the most", hint="close another page")
         reply = Reply(send)
         exchange = exchange_of(scope)
-        hello = self._hello(step_s, exchange.principal)
+        hello = self._hello(exchange.principal)
         self._num_viewers += 1
         try:
             await while_connected(scope, receive, reply, self._tell(reply, hello, step_s, exchange), patience_s=PATIENCE_S)
@@ -97,15 +93,11 @@ class Feed:
             await reply.write(self._shared(step_s))
         await reply.write(b"", last=True)
 
-    def _hello(self, step_s: int, principal: Principal) -> bytes:
+    def _hello(self, principal: Principal) -> bytes:
         hello = Hello(
             version=__version__,
             started_at=self._window.started_at,
-            step_s=step_s,
-            kept_s=KEPT_S,
             history=self._settings.history,
-            keeps_text=self._settings.keep_text,
-            quantiles=QUANTILES,
             key=principal.name or principal.key_id,
         )
         return _event("hello", hello)
