@@ -64,6 +64,7 @@ SHARED: Mapping[str, type[Struct]] = {  # one table each, for the whole server
     "page": PageSettings,
 }
 ROOMS: Mapping[str, type[Struct]] = {**SHARED, "engine": EngineSpec}
+MOST_S = 10**8  # three years; a clock of the system has no room for "inf"
 HIDDEN = "***"  # what `penstock config` writes for a secret
 MODEL_KEYS = ("model", "name", "engine")
 UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -297,10 +298,13 @@ def _convert(path: str, given: Given, kind: object) -> object:
             value = str(value)  # 0.1 as it was written, not as the nearest binary number
         if given.is_text and isinstance(value, str) and value[:1] in "{[":
             value = msgspec.json.decode(value)
-        return msgspec.convert(value, kind, strict=not given.is_text)
-    except (msgspec.ValidationError, ValueError):
+        found = msgspec.convert(value, kind, strict=not given.is_text)
+    except (msgspec.DecodeError, ValueError):
         size = " or a size such as 2GiB" if path.endswith("_bytes") else ""
         raise ConfigError(f"{path} must be {describe(kind)}{size}, got {given.value!r} (from {given.source})") from None
+    if path.endswith("_s") and isinstance(found, float) and found > MOST_S:
+        raise ConfigError(f"{path} must be at most {MOST_S:,} seconds, got {given.value!r} (from {given.source})")
+    return found
 
 
 def _takes_decimal(kind: object) -> bool:

@@ -13,6 +13,7 @@ from penstock.upstream.anthropic_answer import AnthropicReader
 from penstock.upstream.anthropic_request import messages_body
 from penstock.upstream.http import HTTP
 from penstock.upstream.listing import Listing, cards_of
+from penstock.upstream.refusal import UNREADABLE
 from penstock.upstream.remote import Reader, RemoteUpstream, Sent
 
 URL = "https://api.anthropic.com/v1"
@@ -34,7 +35,7 @@ class AnthropicUpstream(RemoteUpstream):
         async with self._http.post("/messages/count_tokens", msgspec.json.encode(body), streams=True) as answer:
             try:
                 return msgspec.json.decode(await answer.read(), type=Count).input_tokens
-            except msgspec.DecodeError as error:
+            except UNREADABLE as error:
                 raise UpstreamFailed(f"the upstream {self._name!r} sent what is no count: {error}") from None
 
 

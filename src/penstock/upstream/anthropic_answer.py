@@ -10,7 +10,7 @@ from msgspec import Struct
 from penstock.core.errors import UpstreamFailed
 from penstock.core.types import Delta, Finish, FinishReason, Request, ToolCallPiece, Usage, Vectors
 from penstock.upstream.reasons import reason_of
-from penstock.upstream.refusal import said, translated
+from penstock.upstream.refusal import UNREADABLE, said, translated
 from penstock.upstream.usage import AnthropicUsage, counted, estimated
 
 REASONS: dict[str, FinishReason] = {
@@ -79,7 +79,7 @@ class AnthropicReader:
     def read(self, events: Iterable[bytes]) -> list[Delta | Vectors]:
         try:
             return self.take([_decode(event) for event in events])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise UpstreamFailed(f"the upstream {self._upstream!r} sent what is no event: {error}") from None
 
     def take(self, chunks: Iterable[Chunk]) -> list[Delta | Vectors]:

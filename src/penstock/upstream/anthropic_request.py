@@ -9,6 +9,7 @@ import msgspec
 from penstock.core.errors import InvalidRequest, Unsupported
 from penstock.core.types import Message, ModelCard, Request, Tool, ToolCall, ToolChoice
 from penstock.upstream.honoured import refuse_beyond
+from penstock.upstream.refusal import UNREADABLE
 
 MAX_TOKENS = 4096  # of an answer where neither the request nor the model says
 MAX_TEMPERATURE = 1.0
@@ -75,7 +76,7 @@ def arguments_of(text: str) -> dict[str, object]:
     """A call's arguments, which some dialects want as an object. Raises InvalidRequest."""
     try:
         found = msgspec.json.decode(text or "{}")
-    except msgspec.DecodeError:
+    except UNREADABLE:
         found = None
     if not isinstance(found, dict):
         raise InvalidRequest(f"a tool call has the arguments {text[:40]!r}, which are no JSON object", param="messages")

@@ -164,7 +164,7 @@ async def _threaded(threads: ThreadPoolExecutor, source: Callable[[], Iterator[l
         except Exception as error:  # noqa: BLE001 - raised again on the event loop
             put(error)
 
-    threads.submit(run)
+    running = threads.submit(run)
     try:
         while (item := await queue.get()) is not None:
             if isinstance(item, Exception):
@@ -172,3 +172,4 @@ async def _threaded(threads: ThreadPoolExecutor, source: Callable[[], Iterator[l
             yield item
     finally:
         left.set()
+        running.cancel()  # one that still waits for its thread is never asked, nor paid

@@ -13,6 +13,7 @@ from penstock.core.config import UpstreamSettings
 from penstock.core.errors import LoadError, PenstockError
 from penstock.core.types import ModelCard
 from penstock.upstream.http import BRIEF_S, HTTP
+from penstock.upstream.refusal import UNREADABLE
 
 EMBEDDING_NAMES = ("embed", "minilm", "bge-", "gte-", "/e5-")  # no list says what a model is for
 
@@ -62,7 +63,7 @@ async def cards_of(settings: UpstreamSettings, http: HTTP, path: str = "/models"
     within_s = min(settings.connect_s, BRIEF_S) if named else BRIEF_S  # nobody waits long for what is only nice to know
     try:
         listed = msgspec.json.decode(await http.get(path, within_s=within_s), type=ListBody).data
-    except (PenstockError, msgspec.DecodeError) as error:
+    except (PenstockError, *UNREADABLE) as error:
         if not named:
             hint = 'start it first, or name its models: models = ["…"]'
             raise LoadError(f"the upstream {settings.name!r} at {settings.url} does not list its models: {error}", hint=hint) from error

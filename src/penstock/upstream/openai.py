@@ -15,6 +15,7 @@ from penstock.upstream.http import HTTP
 from penstock.upstream.listing import Listing, cards_of
 from penstock.upstream.openai_answer import OpenAIReader
 from penstock.upstream.openai_request import Manners, encode, manners, path_of
+from penstock.upstream.refusal import UNREADABLE
 from penstock.upstream.remote import Reader, RemoteUpstream, Sent
 from penstock.upstream.usage import OpenAIUsage, estimated
 
@@ -81,7 +82,7 @@ class VectorReader:
     def read(self, events: Iterable[bytes]) -> list[Delta | Vectors]:
         try:
             found = _decode(b"".join(events))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise UpstreamFailed(f"the upstream {self._upstream!r} sent what are no embeddings: {error}") from None
         self.done = True
         self._usage = found.usage.usage() if found.usage is not None else None

@@ -24,7 +24,7 @@ from penstock.core.types import (
     Vectors,
 )
 from penstock.upstream.reasons import overall, reason_of
-from penstock.upstream.refusal import said, translated
+from penstock.upstream.refusal import UNREADABLE, read_error, translated
 from penstock.upstream.usage import OpenAIUsage, counted, estimated
 
 DONE = b"[DONE]"
@@ -125,7 +125,7 @@ class OpenAIReader:
                 break
             try:
                 chunk = _decode(event)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except UNREADABLE as error:
                 raise UpstreamFailed(f"the upstream {self._upstream!r} sent what is no chunk: {error}") from None
             if chunk.error is not None or chunk.kind == "error":
                 self._raise(event)
@@ -229,7 +229,7 @@ class OpenAIReader:
         return tuple(calls)
 
     def _raise(self, event: bytes) -> None:
-        error = said(msgspec.json.decode(event))
+        error = read_error(event)
         raise translated(self._upstream, error.status, error)
 
 

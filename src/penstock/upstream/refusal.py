@@ -30,7 +30,9 @@ STATUSES = {
     "resource_exhausted": 429, "serviceunavailableexception": 503, "unavailable": 503, "invalid_argument": 400,
     "timeout_error": 504, "overloaded_error": 529,
 }  # fmt: skip
+UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)  # no JSON, no UTF-8, a number of thousands of digits, too deep
 MAX_SAID = 400  # characters of a server's message that are passed on
+MAX_WAIT_S = 86_400.0  # who says to wait longer, or for ever, is asked again after a day
 
 
 class Said(msgspec.Struct):
@@ -46,7 +48,7 @@ def read_error(body: bytes) -> Said:
     """The error in `body`: OpenAI's, Anthropic's, Google's and AWS's shapes, FastAPI's `detail`, a bare text."""
     try:
         document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return Said(body.decode(errors="replace").strip()[:MAX_SAID])
     return said(document)
 
@@ -107,15 +109,19 @@ def translated(upstream: str, status: int, error: Said, retry_after_s: float | N
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, of retry-after-ms or Retry-After (a number or a date)."""
+    """Seconds to wait, of retry-after-ms or Retry-After (a number or a date), a day at most."""
     try:
         if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+            return _wait_s(float(headers["retry-after-ms"]) / 1000)
         text = headers.get("retry-after")
-        return None if text is None else max(0.0, float(text))
+        return None if text is None else _wait_s(float(text))
     except ValueError:
         pass
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
-    except (KeyError, ValueError):
+        return _wait_s(email.utils.parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
+    except (KeyError, ValueError, OverflowError):
         return None
+
+
+def _wait_s(told: float) -> float:
+    return min(max(0.0, told), MAX_WAIT_S)  # also of "nan" and "inf"

@@ -12,7 +12,7 @@ from penstock.core.types import Delta, Finish, FinishReason, Message, ModelCard,
 from penstock.upstream.anthropic_request import arguments_of
 from penstock.upstream.honoured import refuse_beyond
 from penstock.upstream.reasons import overall, reason_of
-from penstock.upstream.refusal import said, translated
+from penstock.upstream.refusal import UNREADABLE, said, translated
 from penstock.upstream.usage import GeminiUsage, counted, estimated
 
 REASONS: dict[str, FinishReason] = {
@@ -152,7 +152,7 @@ class GeminiReader:
         for event in events:
             try:
                 chunk = _decode(event)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except UNREADABLE as error:
                 raise UpstreamFailed(f"the upstream {self._upstream!r} sent what is no event: {error}") from None
             if chunk.error is not None:
                 error_said = said(chunk.error)

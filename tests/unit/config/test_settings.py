@@ -89,6 +89,8 @@ def test_a_path_is_served_by_its_last_part(model: str, name: str) -> None:
         ('[server]\nport = "8000"', "server.port must be an integer from 0 to 65535, got '8000'"),
         ("[server]\nport = 70000", "got 70000"),
         ("[server]\nport = true", "server.port must be an integer"),
+        ("[keys]\nrefresh_s = inf", "keys.refresh_s must be at most 100,000,000 seconds, got inf"),
+        ("[server]\ndrain_s = 1e18", "server.drain_s must be at most"),
         ('[engine]\ndevice = "tpu"', 'engine.device must be "auto" or "cpu" or "cuda", got \'tpu\''),
         ('[engine]\nkv_bytes = "2 parsecs"', "a size such as 2GiB, got '2 parsecs'"),
         ("[engine]\nmax_model_len = 0", "engine.max_model_len must be an integer of at least 1"),
@@ -108,6 +110,8 @@ def test_a_mistake_names_the_setting_the_value_and_the_file(write, text: str, sa
 def test_a_mistake_in_the_environment_names_the_variable() -> None:
     with pytest.raises(ConfigError, match="PENSTOCK_ENGINE__BLOCKSIZE.*did you mean 'engine.block_size'"):
         resolve(environment={"PENSTOCK_ENGINE__BLOCKSIZE": "8"})
+    with pytest.raises(ConfigError, match="router.aliases must be a table, got '{fast' .from PENSTOCK_ROUTER__ALIASES"):
+        resolve(environment={"PENSTOCK_ROUTER__ALIASES": "{fast"})
     with pytest.raises(ConfigError, match=r"engine.block_size.*got 'x' \(from PENSTOCK_ENGINE__BLOCK_SIZE\)"):
         resolve(environment={"PENSTOCK_ENGINE__BLOCK_SIZE": "x"})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
@@ -19,8 +20,8 @@ pytest.importorskip("boto3")
 
 
 @asynccontextmanager
-async def bedrock(*answers: Answer) -> AsyncIterator[tuple[Fake, Upstream]]:
-    settings = {"kind": "bedrock", "region": "us-east-1", "api_key": "AKID:secret", "models": {"nova": MODEL}}
+async def bedrock(*answers: Answer, **more: object) -> AsyncIterator[tuple[Fake, Upstream]]:
+    settings = {"kind": "bedrock", "region": "us-east-1", "api_key": "AKID:secret", "models": {"nova": MODEL}, **more}
     async with bedrock_fake(*answers) as fake, upstream_at(fake.url, **settings) as upstream:
         yield fake, upstream
 
@@ -116,3 +117,13 @@ async def test_a_config_that_lacks_something_says_what() -> None:
         with pytest.raises(errors.ConfigError, match=what):
             async with upstream_at("", kind="bedrock", **settings):
                 pass
+
+
+async def test_what_still_waits_for_a_thread_when_its_client_leaves_is_never_asked() -> None:
+    async with bedrock(max_connections=1) as (fake, upstream):
+        first, second = (asyncio.create_task(ask(upstream, chat(text))) for text in ("first", "second"))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.wait([first, second])
+        await ask(upstream, chat("third"))
+        assert len(fake.asked) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from email.utils import formatdate
@@ -13,7 +14,7 @@ from penstock.core.errors import UpstreamFailed
 from penstock.core.types import Message, Request, Usage
 from penstock.upstream.anthropic_answer import AnthropicReader
 from penstock.upstream.openai_answer import OpenAIReader
-from penstock.upstream.refusal import retry_after
+from penstock.upstream.refusal import read_error, retry_after
 from penstock.upstream.usage import counted, prompt_tokens
 from penstock.upstream.vertex_wire import GeminiReader
 
@@ -138,11 +139,23 @@ def test_a_prompt_is_estimated_by_its_length(request_: Request, tokens: int) -> 
     assert prompt_tokens(request_) == tokens
 
 
+@pytest.mark.parametrize("reader", [OpenAIReader, AnthropicReader, GeminiReader])
+@pytest.mark.parametrize("value", [b"[" * 60_000, b"9" * 5_000])
+def test_json_that_no_decoder_takes_is_nonsense(reader: type[OpenAIReader], value: bytes) -> None:
+    for field in (b"usage", b"error", b"else"):
+        with contextlib.suppress(UpstreamFailed):
+            reader("there", chat()).read([b'{"%s": %s}' % (field, value)])
+    assert read_error(value).message == value.decode()[:400]
+
+
 def test_times_to_wait_in_every_form() -> None:
     assert retry_after({"retry-after": "3"}) == 3
     assert retry_after({"retry-after-ms": "250"}) == 0.25
     assert 50 < (retry_after({"retry-after": formatdate(time.time() + 60, usegmt=True)}) or 0) <= 60
     assert retry_after({"retry-after": "soon"}) is None
+    for forever in ("inf", "1e300", "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"):
+        assert retry_after({"retry-after": forever}) == 86_400
+    assert retry_after({"retry-after": "nan"}) == 0
     assert retry_after({}) is None
 
 

@@ -44,8 +44,7 @@ class SQLiteCounters:
         await self._run(claim, lambda account: account.settle(claim, self._clock()))
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._database.close)
-        self._thread.shutdown(wait=False)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._database.close)  # who still settles opens it again
 
     async def _run(self, claim: Claim, change: Callable[[Account], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._step, claim, change)
