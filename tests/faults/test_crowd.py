@@ -13,7 +13,7 @@ import pytest
 from serving import Server, client
 
 CLIENTS = 200
-MOST_PROMPT, MOST_OUTPUT = 1200, 300  # the built-in model's context bounds what of the trace fits
+MOST_PROMPT, MOST_OUTPUT = 1000, 150  # the built-in model's context bounds what of the trace fits
 
 
 def lengths(shared_data: Path) -> list[tuple[int, int]]:
