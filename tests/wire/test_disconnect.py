@@ -44,10 +44,11 @@ def post(url: str, path: str, body: dict[str, Any]) -> socket.socket:
     return client
 
 
+@pytest.mark.parametrize("chars", [5, 300_000])
 @pytest.mark.parametrize("stream", [False, True])
-def test_leaving_ends_the_request_at_once(make_server: Callable[..., Any], stream: bool) -> None:
+def test_leaving_ends_the_request_at_once(make_server: Callable[..., Any], stream: bool, chars: int) -> None:
     server = make_server(HANGS)
-    client = post(server.url, "/v1/chat/completions", ASK | {"stream": stream})
+    client = post(server.url, "/v1/chat/completions", {"messages": [{"role": "user", "content": "x" * chars}], "stream": stream})
     assert wait_until(lambda: server.upstream.open == 1)
     if stream:
         assert client.recv(64).startswith(b"HTTP/1.1 200")

@@ -94,6 +94,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if not self._dropping:
             super().on_message_complete()
+            self.flow.resume_reading()  # a large body has paused it, and then nobody would see the client leave
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
