@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
-
 import msgspec
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from penstock.core.config import ServerSettings
 from penstock.gateway.connection import JSON, read_body
-from penstock.gateway.edge import exchange_of, fresh_id
-from penstock.gateway.generate import BODY_TIMEOUT_S, known_model
-from penstock.gateway.wire.call import Context
+from penstock.gateway.edge import exchange_of
+from penstock.gateway.generate import BODY_TIMEOUT_S, context_of
 from penstock.gateway.wire.decode import decode
 from penstock.gateway.wire.messages import count_request
 from penstock.gateway.wire.messages_answer import TokenCount
@@ -31,14 +28,6 @@ class CountTokens:
         exchange = exchange_of(request.scope)
         body = await read_body(request.scope, request.receive, max_bytes=self._settings.max_body_bytes, timeout_s=BODY_TIMEOUT_S)
         fields, _ = decode(body, CountFields, COUNT_NEUTRAL)
-        model = known_model(self._pipeline, fields.model)
-        context = Context(
-            request_id=exchange.request_id,
-            unique=fresh_id(64),
-            created=int(time.time()),
-            model=model,
-            defaults=self._pipeline.default_sampling(model),
-            principal=exchange.principal,
-        )
+        context = context_of(self._pipeline, exchange, fields.model)
         counted = await self._pipeline.count_tokens(count_request(fields, context))
         return Response(msgspec.json.encode(TokenCount(counted)), media_type=JSON)

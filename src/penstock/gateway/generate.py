@@ -52,17 +52,8 @@ class Generate(Generic[F, C]):
         dialect = self._dialect
         fields, labels = decode(body, dialect.fields, dialect.neutral, dialect.recorded)
         _take_id(fields, exchange)
-        model = known_model(self._pipeline, fields.model)
-        context = Context(
-            request_id=exchange.request_id,
-            unique=fresh_id(64),
-            created=int(time.time()),
-            model=model,
-            defaults=self._pipeline.default_sampling(model),
-            principal=exchange.principal,
-            explain=explain,
-        )
-        exchange.fields.update(model=model, **({"labels": labels} if labels else {}))
+        context = context_of(self._pipeline, exchange, fields.model, explain=explain)
+        exchange.fields.update(model=context.model, **({"labels": labels} if labels else {}))
         call = dialect.make_call(fields, context)
         exchange.fields["stream"] = call.stream
         return call
@@ -149,6 +140,20 @@ class _Answer:
         text = await self._pipeline.detokenize(ids) if info.text is None else info.text
         names = await self._pipeline.token_strings(request, info.token_ids[:1])
         return Prompt(info=info, text=text, first_token="".join(names))
+
+
+def context_of(pipeline: Pipeline, exchange: Exchange, model: str | None, *, explain: bool = False) -> Context:
+    """What the body of `exchange` does not say. Raises NotReady."""
+    model = known_model(pipeline, model)
+    return Context(
+        request_id=exchange.request_id,
+        unique=fresh_id(64),
+        created=int(time.time()),
+        model=model,
+        defaults=pipeline.default_sampling(model),
+        principal=exchange.principal,
+        explain=explain,
+    )
 
 
 def known_model(pipeline: Pipeline, given: str | None) -> str:

@@ -114,7 +114,7 @@ class LimitHold:
     async def reserve(self, tokens: int, cost_usd: Decimal | None) -> None:
         limiter, asked = self._limiter, self._claim
         if cost_usd is None and asked.limits.has_budget and not limiter.allow_unknown_price:
-            hint = "add the model to the price book, or set limits.allow_unknown_price"
+            hint = "set prices.machine_usd_per_hour for engines of your own, or prices.file for others; or limits.allow_unknown_price"
             raise PriceUnknown(f"the key {_name(self._principal)} has a budget and the price of this model is unknown", hint=hint)
         nano = 0 if cost_usd is None else nano_usd(cost_usd)
         claim = Claim(account=asked.account, hold=asked.hold, limits=asked.limits, tokens=tokens, nano=nano)
