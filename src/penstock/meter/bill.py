@@ -49,10 +49,10 @@ class Runs:
         self._run = secrets.token_hex(8)
         self._noted = False
 
-    def see(self, *, last: bool = False) -> None:
-        """The engines still run; written down every SEEN_S, and when it is the last time. Raises DatabaseDown."""
+    def see(self, *, due: bool = False) -> None:
+        """The engines still run; written down every SEEN_S, and when it is due. Raises DatabaseDown."""
         now = self._clock()
-        if not self._usd_per_hour or (self._noted and not last and now - self._seen_at < SEEN_S):
+        if not self._usd_per_hour or (self._noted and not due and now - self._seen_at < SEEN_S):
             return
         if not self._noted:
             create(self._database)

@@ -121,8 +121,9 @@ class DatabaseLedger:
         try:
             with self._turning:
                 self._tidy()
+                comes = any(not file.is_written for file in self._spool.files())
+                self._runs.see(due=comes or self._stopping.is_set())  # no engine's bill ends before what it is billed for
                 self._write_all()
-            self._runs.see(last=self._stopping.is_set())
             self._say_down(None)
             is_behind = False
         except DatabaseDown as error:

@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -20,8 +21,10 @@ from msgspec.structs import replace
 
 from penstock.core.types import Attempt, EngineUse, Route
 from penstock.meter.attempts import COLUMNS, create, row
+from penstock.meter.bill import Runs, bills
 from penstock.meter.books import DatabaseLedger
 from penstock.meter.database import Database, open_database
+from penstock.meter.prices import MachinePrice
 
 DIES = """
 import asyncio, os, signal, sys
@@ -277,3 +280,21 @@ async def test_what_is_spent_includes_the_last_moment(database: Database, tmp_pa
     ledger.record(ended(attempt(1, cost_usd=Decimal("0.25"))))
     assert await asyncio.to_thread(ledger.spent, DAY) == {"alice": Decimal("0.25")}
     await ledger.close()
+
+
+async def test_a_young_engine_s_bill_covers_what_it_has_billed(database: Database, tmp_path: Path) -> None:
+    """Half a second of work in the first half second: nobody is told of negative idle time."""
+    price = MachinePrice(Decimal(3600), 1, 0.3)
+    ledger = DatabaseLedger(database, tmp_path, sync_s=0.05, runs=Runs(database, {"mini": price.engine_usd_per_hour}))
+    await ledger.start()
+    try:
+        await asyncio.sleep(0.5)
+        use = EngineUse(prefill_s=0.2, decode_s=0.2, kv_s=0.4)
+        route = Route(upstream="mini", model="mini")
+        ledger.record(ended(attempt(route=route, use=use, cost_usd=price.cost(use), started_at=time.time() - 0.4)))
+        await asyncio.to_thread(until, lambda: bills(database, 0, time.time() + 60)[0].attempts, "the row is written")
+        (bill,) = bills(database, 0, time.time() + 60)
+    finally:
+        await ledger.close()
+    assert bill.requests_usd > 0
+    assert bill.idle_usd >= 0

@@ -104,7 +104,7 @@ def test_requests_and_idle_time_are_the_bill_to_the_last_digit(database: Databas
         runs = Runs(database, dict.fromkeys(("mini", "maxi"), price.engine_usd_per_hour), clock=lambda: now)  # noqa: B023
         runs.see()
         now += seconds
-        runs.see(last=True)
+        runs.see(due=True)
         now += 50  # off, and free
     maxi, mini = bills(database, DAY, now)
     assert (mini.upstream, mini.attempts, mini.bill_usd) == ("mini", 10, (Decimal(5) * 1000 / 3600).quantize(Decimal("1e-18")))
