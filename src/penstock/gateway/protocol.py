@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -27,7 +27,7 @@ class BoundedProtocol(HttpToolsProtocol):
     uvicorn would stop reading to hold it back, and then a client that leaves goes unnoticed by the request that runs.
     """
 
-    _lost: list[Callable[[], None]] = []  # to be told when the connection is lost; the request's own  # noqa: RUF012
+    _lost: Sequence[Callable[[], None]] = ()  # what the request under way wants called when the connection is lost
     _in_head = False
     _head_bytes = 0
     _dropping = False  # what is parsed now was pipelined
