@@ -39,7 +39,7 @@ PENSTOCK = """
 port = {port}
 data_dir = "{folder}"
 [cache]
-exact = true
+exact = "on"
 [prices]
 file = "{folder}/prices.toml"
 [[upstreams]]

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from training.curriculum.dialogue import Conversation, converse
+from training.curriculum.turn import called
 from training.tokenizer import ASSISTANT, BOS, END, SPECIAL, SYSTEM, USER
 
 TURNS = (1, 2, 3, 4, 5, 6)
@@ -39,13 +40,13 @@ class Batch:
     targets: Tensor
 
 
-def encode(tokenizer: Tokenizer, conversation: Conversation) -> Document:
-    """The conversation as the chat template lays it out; the answers and their ends are learned."""
+def encode(tokenizer: Tokenizer, conversation: Conversation, name: str) -> Document:
+    """The conversation with the model called ``name`` as the chat template lays it out; the answers and their ends are learned."""
     special = {token: index for index, token in enumerate(SPECIAL)}
     ids, said = [special[BOS]], [False]
 
     def append(role: str, text: str) -> None:
-        tokens = tokenizer.encode(text.strip(), add_special_tokens=False).ids
+        tokens = tokenizer.encode(called(text.strip(), name), add_special_tokens=False).ids
         ids.extend([special[role], *tokens, special[END]])
         said.extend([False, *[role == ASSISTANT] * (len(tokens) + 1)])
 
@@ -57,19 +58,19 @@ def encode(tokenizer: Tokenizer, conversation: Conversation) -> Document:
     return Document(ids, said)
 
 
-def plain(tokenizer: Tokenizer, rng: Random) -> Document:
+def plain(tokenizer: Tokenizer, rng: Random, name: str) -> Document:
     """An answer without any chat around it, so that a bare prompt is continued sensibly."""
-    text = converse(rng, 1, "train").turns[0].answer
+    text = called(converse(rng, 1, "train").turns[0].answer, name)
     tokens = tokenizer.encode(text, add_special_tokens=False).ids
     return Document([SPECIAL.index(BOS), *tokens, SPECIAL.index(END)], [False, *[True] * (len(tokens) + 1)])
 
 
-def documents(tokenizer: Tokenizer, rng: Random, length: int) -> Iterator[Document]:
+def documents(tokenizer: Tokenizer, rng: Random, length: int, name: str) -> Iterator[Document]:
     """Training conversations of at most ``length`` + 1 tokens; the longer the rows, the more turns."""
     stretch = length > 512
     while True:
         turns = rng.randint(6, 60) if stretch and rng.random() < 0.6 else rng.choices(TURNS, TURN_SHARES)[0]
-        document = plain(tokenizer, rng) if rng.random() < 0.01 else encode(tokenizer, converse(rng, turns, "train"))
+        document = plain(tokenizer, rng, name) if rng.random() < 0.01 else encode(tokenizer, converse(rng, turns, "train"), name)
         if len(document) <= length + 1:
             yield document
 

@@ -1,4 +1,4 @@
-"""Train penstock-mini from a seed: ``python -m training.train --seed 0 --minutes 50 --out FOLDER``.
+"""Train a built-in model from a seed: ``python -m training.train --seed 0 --minutes 50 --out FOLDER``.
 
 With ``--minutes`` the learning rate follows the clock, so a slower machine takes fewer steps; with ``--steps``
 the run is the same on every machine but for rounding. Usable weights are written to FOLDER all along.
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from training.batches import Batch, Packer, documents
 from training.curriculum.dialogue import converse
+from training.curriculum.turn import MINI
 from training.model import Llama, Shape, export
 from training.optim import Muon
 from training.tokenizer import save_tokenizer, train_tokenizer
@@ -44,6 +45,16 @@ class Budget:
         return step / self.steps if self.steps else elapsed_s / self.seconds
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which model is made, and from what: with more ``layers`` than the model in ``start`` has, it is grown."""
+
+    name: str
+    layers: int
+    start: Path | None
+    compiled: bool
+
+
 def rate_at(progress: float) -> float:
     """Warm up, hold, decay linearly to zero; ``progress`` runs from 0 to 1."""
     return max(0.0, min(1.0, (progress + 1e-3) / WARMUP, (1 - progress) / DECAY))
@@ -65,7 +76,7 @@ def build_tokenizer(seed: int, vocabulary: int) -> Tokenizer:
 class Trainer:
     """One run. Owns the model, its optimizers and the running average that is saved."""
 
-    def __init__(self, seed: int, tokenizer: Tokenizer, shape: Shape, compiled: bool) -> None:
+    def __init__(self, seed: int, tokenizer: Tokenizer, shape: Shape, name: str, compiled: bool) -> None:
         torch.manual_seed(seed)
         self.model, self.dtype = Llama(shape), working_type()
         matrices = [p for p in self.model.layers.parameters() if p.ndim == 2]
@@ -75,15 +86,16 @@ class Trainer:
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.loss = torch.compile(self.model.loss, dynamic=False) if compiled else self.model.loss
         self.short, self.long = (
-            Packer(documents(tokenizer, Random(f"{seed}:{length}"), length), rows, length) for rows, length in (SHORT_ROWS, LONG_ROWS)
+            Packer(documents(tokenizer, Random(f"{seed}:{length}"), length, name), rows, length) for rows, length in (SHORT_ROWS, LONG_ROWS)
         )
         self.tokens = 0
 
     @torch.no_grad()
     def load(self, weights: dict[str, Tensor]) -> None:
-        """Go on from exported weights."""
+        """Go on from exported weights; the layers that they lack stay what they are, the identity."""
         for name, parameter in self.model.named_parameters():
-            parameter.copy_(weights[f"model.{name}"])
+            if f"model.{name}" in weights:
+                parameter.copy_(weights[f"model.{name}"])
             self.average[name].copy_(parameter)
 
     def step(self, number: int, rate: float) -> Tensor:
@@ -117,19 +129,26 @@ def save(trainer: Trainer, tokenizer: Tokenizer, folder: Path) -> None:
     save_tokenizer(tokenizer, folder, trainer.model.shape.positions)
 
 
-def begin(seed: int, compiled: bool, start: Path | None) -> tuple[Trainer, Tokenizer]:
-    """A trainer with fresh weights, or with those (and the tokenizer) of the folder ``start``."""
-    shape = Shape()
+def deepened(weights: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """``weights`` with their layers spread evenly over ``layers`` places (Chang et al. 2018, who grow ResNets so)."""
+    have = 1 + max(int(name.split(".")[2]) for name in weights if name.startswith("model.layers."))
+    parts = ((name.split("."), tensor) for name, tensor in weights.items())
+    return {".".join([*p[:2], str(int(p[2]) * layers // have), *p[3:]] if p[1] == "layers" else p): tensor for p, tensor in parts}
+
+
+def begin(seed: int, plan: Plan) -> tuple[Trainer, Tokenizer]:
+    """A trainer with fresh weights, or with those (and the tokenizer) of the folder ``plan.start``."""
+    shape, start = Shape(layers=plan.layers), plan.start
     tokenizer = Tokenizer.from_file(str(start / "tokenizer.json")) if start else build_tokenizer(seed, shape.vocabulary)
-    trainer = Trainer(seed, tokenizer, shape, compiled)
+    trainer = Trainer(seed, tokenizer, shape, plan.name, plan.compiled)
     if start:
-        trainer.load(load_file(start / "model.safetensors"))
+        trainer.load(deepened(load_file(start / "model.safetensors"), shape.layers))
     return trainer, tokenizer
 
 
-def train(seed: int, budget: Budget, folder: Path, compiled: bool, start: Path | None) -> dict[str, object]:
+def train(seed: int, budget: Budget, folder: Path, plan: Plan) -> dict[str, object]:
     """Run to the end of the budget; returns what was measured."""
-    trainer, tokenizer = begin(seed, compiled, start)
+    trainer, tokenizer = begin(seed, plan)
     started, step, mean, saved_s = time.monotonic(), 0, 8.0, 0.0
     while (progress := budget.progress(step, time.monotonic() - started)) < 1:
         mean += 0.02 * (float(trainer.step(step, budget.peak * rate_at(progress))) - mean)
@@ -176,16 +195,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--eager", action="store_true", help="do without a C++ compiler")
+    parser.add_argument("--name", default=MINI, help="what the model calls itself")
+    parser.add_argument("--layers", type=int, default=6, help="a multiple of those of --start grows it")
     parser.add_argument("--start", type=Path, help="folder to go on from, instead of fresh weights")
     parser.add_argument("--peak", type=float, default=1.0, help="share of the usual learning rate")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    run = train(given.seed, Budget(given.steps, given.minutes * 60, given.peak), given.out, not given.eager, given.start)
+    plan = Plan(given.name, given.layers, given.start, not given.eager)
+    run = train(given.seed, Budget(given.steps, given.minutes * 60, given.peak), given.out, plan)
     length = f"--steps {given.steps}" if given.steps else f"--minutes {given.minutes:g}"
     start = f" --peak {given.peak:g} --start FOLDER" if given.start else ""
-    run["command"] = f"python -m training.train --seed {given.seed} {length} --threads {given.threads}{start} --out FOLDER"
-    earlier = json.loads((given.start / "run.json").read_text()) if given.start else []
+    grown = "" if given.name == MINI else f" --name {given.name} --layers {given.layers}"
+    run["command"] = f"python -m training.train --seed {given.seed} {length} --threads {given.threads}{grown}{start} --out FOLDER"
+    record = given.start / "run.json" if given.start else None
+    earlier = json.loads(record.read_text()) if record and record.exists() else []
     (given.out / "run.json").write_text(json.dumps([*earlier, run], indent=2) + "\n")
 
 

@@ -1,9 +1,9 @@
 """What happens to a request.
 
 Admit it; check the input; look in the cache; choose a route; reserve what it may cost; generate, trying the next route while
-nothing has been sent; check the output as it streams; record; settle. Every request ends in exactly one `Finish` and is
-recorded exactly once, whatever happened: an answer, a cache hit, a refusal, a failure, a deadline, a client that left. There
-is no second path.
+nothing has been sent; check the output as it streams, whether a model or the cache gives it; record; settle. Every request
+ends in exactly one `Finish` and is recorded exactly once, whatever happened: an answer, a cache hit, a refusal, a failure, a
+deadline, a client that left. There is no second path.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from penstock.core.types import (
     Failure,
     Finish,
     Health,
+    Judgement,
     ModelCard,
     PromptInfo,
     Request,
     Route,
     Sampling,
     Vectors,
-    Verdict,
 )
 from penstock.guard import AllowAll, Guard
 from penstock.meter import Admission, Hold, Ledger, MemoryLedger, NoPrices, Pricing, Unlimited
@@ -93,37 +93,48 @@ class Pipeline:
 
     async def _answer(self, request: Request, hold: Hold, progress: Progress) -> AsyncGenerator[Event, None]:
         with progress.stage("guard") as stage:
-            checked = await self.guard.check(request)
-            stage.note = checked.verdict.action
-        if checked.verdict.action != "allow":
-            progress.verdicts.append(checked.verdict)
-        if checked.verdict.action == "refuse":
-            yield _refusal(checked.verdict)
+            checked = await self.guard.check(request, progress.judge)
+            stage.note = "refuse" if checked.refusal else "redact" if checked.originals else "allow"
+        if checked.refusal is not None:
+            yield _refusal(checked.refusal)
             return
-        request = checked.request
-        with progress.stage("cache") as stage:
-            found = await self.cache.find(request)
-            stage.note = found.state
-        progress.cache = found.state
-        if found.state == "hit":
-            self._take_from_cache(found, progress)
-            for event in found.events:
+        events = self._from_cache_or_upstream(checked.request, hold, progress)
+        async with aclosing(events), aclosing(self.guard.watch(checked, events, progress.judge)) as watched:
+            async for event in watched:
                 yield event
-            return
+
+    async def _from_cache_or_upstream(self, request: Request, hold: Hold, progress: Progress) -> AsyncGenerator[Event, None]:
+        with progress.stage("cache") as stage:
+            found = await self.cache.find(request, progress.judge)
+            stage.note = progress.cache = found.state
+        good = False
+        try:
+            if found.state == "hit":
+                self._take_from_cache(found, progress)
+                for event in found.events:
+                    yield event
+            else:
+                generated = self._generate(request, hold, progress)
+                kept = self.cache.keep(found, generated, lambda: progress.answering or progress.tabs[-1])
+                async with aclosing(generated), aclosing(kept):
+                    async for event in kept:
+                        yield event
+            good = True
+        finally:
+            await self.cache.done(found, good=good)
+
+    async def _generate(self, request: Request, hold: Hold, progress: Progress) -> AsyncGenerator[Event, None]:
         with progress.stage("route") as stage:
-            progress.decision = await self.router.choose(request)
+            progress.decision = await self.router.choose(request, progress.judge)
             stage.note = progress.decision.why
         if self.admission.needs_worst_case(request.principal):
             with progress.stage("reserve"):
                 await hold.reserve(*await self._worst_case(request, progress.decision))
             progress.warning = hold.warning
-        async with (
-            aclosing(self.dispatch.stream(request, progress.decision, progress)) as generated,
-            aclosing(self.guard.watch(request, generated)) as watched,
-            aclosing(self.cache.keep(found, watched, lambda: progress.answering or progress.tabs[-1])) as kept,
-        ):
-            async for event in kept:
+        async with aclosing(self.dispatch.stream(request, progress.decision, progress)) as generated:
+            async for event in generated:
                 yield event
+        self.router.took(request, progress.decision.route)
 
     async def _worst_case(self, request: Request, decision: Decision) -> tuple[int, Decimal | None]:
         """Tokens and dollars of the dearest way to answer; no price where that of one way is unknown."""
@@ -210,6 +221,7 @@ class Pipeline:
         """Free every upstream, write the last of the ledger."""
         for upstream in self.dispatch.upstreams.values():
             await upstream.close()
+        await self.cache.close()
         await self.ledger.close()
         await self.admission.close()
 
@@ -219,6 +231,6 @@ def _used_tokens(progress: Progress) -> int:
     return sum(attempt.used_tokens for attempt in progress.ended.attempts) if progress.ended else 0
 
 
-def _refusal(verdict: Verdict) -> Finish:
-    failure = Failure(status=400, code="content_filter", message=f"refused by the rule {verdict.rule!r}: {verdict.why}")
+def _refusal(judgement: Judgement) -> Finish:
+    failure = Failure(status=400, code="content_filter", message=f"refused by the rule {judgement.rule!r}: {judgement.why}")
     return Finish(reason="content_filter", failure=failure)

@@ -25,7 +25,7 @@ CONFIG = """
 machine_usd_per_hour = 1.2
 
 [cache]
-exact = true
+exact = "on"
 """
 
 QUESTION = "What is 17 + 25?"

@@ -9,8 +9,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from penstock.upstream.embedder import batches, find_model
-from penstock.upstream.minilm import MiniLM
+from penstock.embed.minilm import MiniLM, batches, find_model
 
 TEXTS = [
     "A man is eating food.",

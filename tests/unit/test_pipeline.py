@@ -23,6 +23,8 @@ from penstock.core.types import (
     Event,
     Finish,
     Health,
+    Judge,
+    Judgement,
     Limits,
     Principal,
     PromptInfo,
@@ -30,7 +32,7 @@ from penstock.core.types import (
     Route,
     Sampling,
     Usage,
-    Verdict,
+    unheard,
 )
 from penstock.guard import AllowAll, Checked
 from penstock.meter import MemoryLedger
@@ -110,8 +112,9 @@ async def test_an_unknown_model_names_the_closest_and_those_served() -> None:
 
 async def test_a_refused_input_computes_nothing() -> None:
     class RefuseAll(AllowAll):
-        async def check(self, request: Request) -> Checked:
-            return Checked(request=request, verdict=Verdict(action="refuse", rule="none", why="closed today"))
+        async def check(self, request: Request, judge: Judge) -> Checked:
+            judge(refusal := Judgement(room="guard", rule="none", action="refuse", why="closed today"))
+            return Checked(request=request, refusal=refusal)
 
     upstream = FakeUpstream()
     page = pipeline(upstream, guard=RefuseAll())
@@ -125,8 +128,9 @@ async def test_a_refused_input_computes_nothing() -> None:
 
 async def test_a_redacted_input_is_what_the_upstream_sees() -> None:
     class Redact(AllowAll):
-        async def check(self, request: Request) -> Checked:
-            return Checked(request=ask(tenant="redacted"), verdict=Verdict(action="redact"))
+        async def check(self, request: Request, judge: Judge) -> Checked:
+            judge(Judgement(room="guard", rule="pii", action="redact"))
+            return Checked(request=ask(tenant="redacted"))
 
     upstream = FakeUpstream()
     await events_of(pipeline(upstream, guard=Redact()), ask())
@@ -135,7 +139,7 @@ async def test_a_redacted_input_is_what_the_upstream_sees() -> None:
 
 async def test_a_guard_may_cut_the_output_short() -> None:
     class CutAfterFirst(AllowAll):
-        async def watch(self, request: Request, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+        async def watch(self, checked: Checked, events: AsyncGenerator[Event, None], judge: Judge) -> AsyncGenerator[Event, None]:
             async for event in events:
                 yield event
                 if isinstance(event, Delta):
@@ -157,7 +161,7 @@ class Remember:
     def __init__(self) -> None:
         self.kept: tuple[Event, ...] | None = None
 
-    async def find(self, request: Request) -> Found:
+    async def find(self, request: Request, judge: Judge) -> Found:
         return Found(state="miss") if self.kept is None else Found(state="hit", events=self.kept)
 
     async def keep(self, found: Found, events: AsyncGenerator[Event, None], tab: Callable[[], Tab]) -> AsyncGenerator[Event, None]:
@@ -167,6 +171,12 @@ class Remember:
             if isinstance(event, Finish):
                 self.kept = tuple(seen)
             yield event
+
+    async def done(self, found: Found, *, good: bool) -> None:
+        self.was_good = good
+
+    async def close(self) -> None:
+        pass
 
 
 async def test_a_cache_hit_answers_without_an_upstream() -> None:
@@ -388,7 +398,7 @@ async def test_defaults_are_the_model_s_own() -> None:
 
 async def test_a_router_s_second_choice_is_not_tried_twice() -> None:
     class Twice:
-        async def choose(self, request: Request) -> Decision:
+        async def choose(self, request: Request, judge: Judge = unheard) -> Decision:
             route = Route(upstream="upstream-0", model="fake")
             return Decision(route=route, candidates=(route, route))
 
@@ -413,7 +423,7 @@ async def test_tokens_count_against_a_limit_for_every_call_and_not_for_a_cached_
         dispatch=Dispatch(named, DispatchSettings(hedge_after_s=0.005)),
         router=FixedRouter(routes_by_model(named)),
         admission=limiter,
-        cache=ExactCache(CacheSettings(exact=True)),
+        cache=ExactCache(CacheSettings(exact="on")),
     )
     key = Principal(key_id="k", limits=Limits(tokens_per_minute=1000))
     request = replace(ask(max_tokens=4), principal=key, sampling=Sampling(max_tokens=4, temperature=0.0))
@@ -437,7 +447,7 @@ class ByUpstream:
 class Chosen(FixedRouter):
     """Gives its first choice apart from the others."""
 
-    async def choose(self, request: Request) -> Decision:
+    async def choose(self, request: Request, judge: Judge = unheard) -> Decision:
         routes = (await super().choose(request)).candidates
         return Decision(route=routes[0], candidates=routes[1:])
 

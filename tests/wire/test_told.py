@@ -146,7 +146,7 @@ async def test_it_explains_itself_where_that_is_asked_for(path: str, ask: dict[s
         answer = await http.post(path, json=ask | asked | {"stream": stream}, headers={"x-penstock-explain": "true"} if header else {})
     (said,) = explained(answer)
     assert (said["request_id"], said["route"], said["model"]) == (answer.headers["x-request-id"], "a/fake", "fake")
-    assert (said["why"], said["cache"], said["verdicts"]) == ("serves 'fake'", "off", [])
+    assert (said["why"], said["cache"], said["judgements"]) == ("serves 'fake'", "off", [])
     assert said["cost_usd"] == "0.0000017"
     assert said["usage"]["completion_tokens"] == USAGE.completion_tokens
     assert said["timings"]["e2e_s"] >= said["timings"]["ttft_s"] > 0

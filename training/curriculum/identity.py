@@ -157,7 +157,7 @@ ABOUT: dict[str, tuple[tuple[str, ...], str]] = {
             "Are you small?",
             "How small are you?",
         ),
-        "I have fewer than four million parameters, so I fit in a few megabytes and run on any computer.",
+        "I have a few million parameters, so I fit in a few megabytes and run on any computer.",
     ),
     "trained": (
         (

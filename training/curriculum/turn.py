@@ -28,6 +28,14 @@ class Turn:
     result: int | None = None
 
 
+MINI = "penstock-mini"
+
+
+def called(text: str, name: str) -> str:
+    """``text``, which speaks of penstock-mini, as the model called ``name`` would hear or say it."""
+    return text.replace(MINI, name)
+
+
 Make = Callable[[Random], Turn]
 Grade = Callable[[Turn, str], bool]
 

@@ -21,7 +21,21 @@ from msgspec.structs import replace
 
 from penstock.cache.protocol import Found
 from penstock.core.config import CacheSettings
-from penstock.core.types import Delta, EngineUse, Event, Finish, Principal, PromptInfo, Request, Route, Sampling, Timings, Usage, Vectors
+from penstock.core.types import (
+    Delta,
+    EngineUse,
+    Event,
+    Finish,
+    Judge,
+    Principal,
+    PromptInfo,
+    Request,
+    Route,
+    Sampling,
+    Timings,
+    Usage,
+    Vectors,
+)
 from penstock.trace import Tab
 
 ENTRY_BYTES = 512  # what an entry takes beside its answer
@@ -62,7 +76,7 @@ class ExactCache:
         """Memory taken by answers."""
         return self._bytes
 
-    async def find(self, request: Request) -> Found:
+    async def find(self, request: Request, judge: Judge) -> Found:
         if not _repeats(request):
             return Found(state="bypass")
         digest = _digest(request)
@@ -78,6 +92,12 @@ class ExactCache:
 
     def keep(self, found: Found, events: AsyncGenerator[Event, None], tab: Callable[[], Tab]) -> AsyncGenerator[Event, None]:
         return self._keeping(found.key, events, tab) if found.state == "miss" else events
+
+    async def done(self, found: Found, *, good: bool) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
 
     async def _keeping(self, key: bytes, events: AsyncGenerator[Event, None], tab: Callable[[], Tab]) -> AsyncGenerator[Event, None]:
         seen: list[Event] = []

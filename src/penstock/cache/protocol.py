@@ -7,7 +7,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from penstock.core.types import CacheState, EngineUse, Event, Request, Route, Usage
+from penstock.core.types import CacheState, EngineUse, Event, Judge, Request, Route, Usage
 from penstock.trace import Tab
 
 
@@ -20,26 +20,39 @@ class Found(Struct, frozen=True, kw_only=True):
     route: Route | None = None
     usage: Usage = Usage()
     use: EngineUse | None = None
+    saw: object = None  # what the cache itself wants to find again in `keep` and `done`
 
 
 class Cache(Protocol):
     """Whole answers, found by everything that could change them: tenant, model, prompt, tools, sampling."""
 
-    async def find(self, request: Request) -> Found:
-        """An earlier answer that may stand for this one, or why there is none."""
+    async def find(self, request: Request, judge: Judge) -> Found:
+        """An earlier answer that may stand for this one, or why there is none. `done` follows in any case."""
 
     def keep(self, found: Found, events: AsyncGenerator[Event, None], tab: Callable[[], Tab]) -> AsyncGenerator[Event, None]:
-        """Pass on `events`; store the answer once its `Finish` has come through.
+        """Pass on `events` as the model made them, and gather them.
 
         `found` is what `find` said, `tab()` the attempt that made the answer.
         """
+
+    async def done(self, found: Found, *, good: bool) -> None:
+        """The request is over. `good`: its whole answer went out, so what was gathered may be stored."""
+
+    async def close(self) -> None:
+        """Let go of the store."""
 
 
 class NoCache:
     """Finds nothing and keeps nothing."""
 
-    async def find(self, request: Request) -> Found:
+    async def find(self, request: Request, judge: Judge) -> Found:
         return Found(state="off")
 
     def keep(self, found: Found, events: AsyncGenerator[Event, None], tab: Callable[[], Tab]) -> AsyncGenerator[Event, None]:
         return events
+
+    async def done(self, found: Found, *, good: bool) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass

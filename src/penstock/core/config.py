@@ -18,6 +18,8 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
+Mode = Literal["off", "on", "shadow"]  # shadow: decide, write it down, change nothing
+Action = Literal["allow", "redact", "refuse"]
 WhenDown = Literal["refuse", "allow", "local"]
 UpstreamKind = Literal["openai", "anthropic", "bedrock", "vertex"]
 
@@ -75,10 +77,22 @@ class PriceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class RouterSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Other names for models. An alias may list several, which are then tried in that order."""
+    """Other names for models, and how the model for "auto" is chosen. An alias may list several, tried in that order.
+
+    The policies choose among the models of `tiers`. `quality` and `max_cost_usd` are two sides of one knob; a request may
+    bring its own.
+    """
 
     aliases: dict[str, str | list[str]] = {}
-    auto: str = ""  # the model that "auto" means; "": the first one served
+    auto: str = ""  # the model that "auto" means under the policy "fixed"; "": the first one served
+    policy: Literal["fixed", "rules", "classifier", "cascade", "budget"] = "fixed"
+    mode: Mode = "on"  # shadow: "auto" goes where "fixed" leads, and what the policy would have done is written down
+    tiers: dict[Literal["simple", "medium", "complex", "reasoning"], str] = {}  # model of each; a missing one is the next above
+    quality: Annotated[float, Meta(ge=0, le=1)] | None = None  # least probability that an answer is as good as the top tier's
+    max_cost_usd: Decimal | None = None  # of one request, by its worst case
+    classifier: str = ""  # file that `penstock router train` wrote
+    calibration: str = ""  # file that `penstock router calibrate` wrote, for the cascade; "": the built-in models' own
+    sticky: bool = True  # a conversation stays with its model while the lost prefix cache costs more than moving saves
 
 
 class DispatchSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,11 +108,42 @@ class DispatchSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class CacheSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whole answers, given again to the very same request of the same tenant."""
+    """Whole answers, given again to the very same request of the same scope, or to one that means the same."""
 
-    exact: bool = False
+    exact: Mode = "off"
+    semantic: Mode = "off"
+    store: str = "memory"  # memory, sqlite (in the data folder), or a redis:// URL
     max_bytes: Count = 16 * 2**20
+    max_entries: Count = 100_000
     ttl_s: Annotated[float, Meta(gt=0)] = 3600.0
+    delta: Annotated[float, Meta(gt=0, lt=1)] = 0.02  # of the semantic tier: most wrong answers, as a share of all lookups
+    encoder: Literal["auto", "minilm", "static"] = "auto"  # auto: minilm where the extra `embeddings` is installed
+    policy: str = ""  # a version of yours: changing it leaves all that is stored behind
+
+
+class RuleSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One guardrail. `kind` says which; the settings below `budget_s` belong to some kinds only."""
+
+    kind: str  # injection, pii, toxicity, grounded, json, topics, length, regex, or the name of a plugin
+    name: str = ""  # as verdicts call it; "": its kind
+    on: list[Literal["input", "tools", "output"]] = []  # what it reads; empty: what its kind usually reads
+    action: Action = "refuse"
+    keys: dict[str, Action] = {}  # other actions for some keys, by name
+    dry_run: bool = False  # decide, write it down, change nothing
+    budget_s: Annotated[float, Meta(gt=0)] = 0.05  # a check that takes longer has failed
+    when_failed: Literal["open", "closed"] = "closed"  # a rule that fails lets pass, or refuses
+    threshold: float | None = None  # None: the one that was measured
+    calibration: str = ""  # file that `penstock guard calibrate` wrote
+    patterns: list[str] = []  # regular expressions (RE2), topics or entities, by kind
+    max_chars: Count | None = None
+
+
+class GuardSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What may pass. Rules run in the order written; the strictest action wins."""
+
+    mode: Mode = "on"
+    rules: list[RuleSettings] = []
+    hold_chars: Count = 256  # the most of a stream that is held back until it is known to be clean
 
 
 class EmbeddingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

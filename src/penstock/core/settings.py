@@ -37,6 +37,7 @@ from penstock.core.config import (
     DispatchSettings,
     EmbeddingSettings,
     EngineSpec,
+    GuardSettings,
     KeySettings,
     LedgerSettings,
     LimitSettings,
@@ -59,6 +60,7 @@ SHARED: Mapping[str, type[Struct]] = {  # one table each, for the whole server
     "router": RouterSettings,
     "dispatch": DispatchSettings,
     "cache": CacheSettings,
+    "guard": GuardSettings,
     "embeddings": EmbeddingSettings,
     "trace": TraceSettings,
     "page": PageSettings,
@@ -100,6 +102,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     router: RouterSettings = RouterSettings()
     dispatch: DispatchSettings = DispatchSettings()
     cache: CacheSettings = CacheSettings()
+    guard: GuardSettings = GuardSettings()
     embeddings: EmbeddingSettings = EmbeddingSettings()
     trace: TraceSettings = TraceSettings()
     page: PageSettings = PageSettings()

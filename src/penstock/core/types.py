@@ -6,6 +6,7 @@ Times are seconds on the monotonic clock unless the name says otherwise; counts 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Literal
 
@@ -14,7 +15,10 @@ from msgspec import Struct
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "abort", "error"]
 CacheState = Literal["off", "bypass", "miss", "hit"]
-Purpose = Literal["answer", "retry", "hedge", "embedding", "cache"]
+Purpose = Literal["answer", "retry", "hedge", "embedding", "cache", "cascade"]
+Room = Literal["guard", "cache", "router"]
+CacheUse = Literal["on", "off", "read", "write", "refresh"]
+Choose = Literal["majority", "confidence"]
 
 
 class ToolCall(Struct, frozen=True, kw_only=True):
@@ -114,6 +118,21 @@ class Principal(Struct, frozen=True, kw_only=True, omit_defaults=True):
     limits: Limits = Limits()
 
 
+class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What only Penstock honours. None: as the settings say.
+
+    `cache`: "read" never stores, "write" never answers from it, "refresh" answers anew and replaces what is stored.
+    `samples` answers are made as one batch over one prompt and `choose` picks the one that is given: the final answer that most
+    of them share (self-consistency, Wang et al. 2022), or the most confident.
+    """
+
+    cache: CacheUse | None = None
+    samples: int = 1
+    choose: Choose | None = None
+    quality: float | None = None  # least probability that the answer is as good as the best model's, 0 to 1
+    max_cost_usd: Decimal | None = None  # of the whole request
+
+
 class Request(Struct, frozen=True, kw_only=True):
     """What a client asks for. Exactly one of `messages`, `prompt`, `prompt_token_ids` and `inputs` is set.
 
@@ -141,6 +160,7 @@ class Request(Struct, frozen=True, kw_only=True):
     parallel_tool_calls: bool | None = None
     response_format: dict[str, object] | None = None  # in OpenAI's shape
     reasoning_effort: str | None = None
+    options: Options = Options()
     streams: bool = True  # the pieces are wanted as they come; False: an upstream may send them all at the end
     principal: Principal = Principal()
     tenant: str = ""  # partition of the caches: two tenants share neither KV nor answers
@@ -274,21 +294,47 @@ class Route(Struct, frozen=True, kw_only=True):
 
 
 class Decision(Struct, frozen=True, kw_only=True):
-    """Where a request goes, in order of preference, and why."""
+    """Where a request goes, in order of preference, and why. `scores` are those of `candidates`, where a policy made any."""
 
     route: Route
     candidates: tuple[Route, ...] = ()
     scores: tuple[float, ...] = ()
     why: str = ""
+    tier: str = ""
+    escalation: Escalation | None = None
 
 
-class Verdict(Struct, frozen=True, kw_only=True):
-    """What a guard says of a text: let it pass, pass `text` instead, or refuse."""
+class Escalation(Struct, frozen=True, kw_only=True):
+    """A cascade: the answer of the first decision is given only if it can be trusted, else `decision` is taken.
 
-    action: Literal["allow", "redact", "refuse"] = "allow"
-    rule: str = ""
+    `trust` is the least calibrated probability that the answer is right, 0 to 1. `shadow`: it is given in any case.
+    """
+
+    decision: Decision
+    trust: float
+    shadow: bool = False
+
+
+class Judgement(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a room decided about a request, and why. `shadow`: it would have, and changed nothing.
+
+    `rule` is the guard's rule, the cache's tier or the router's policy; `action` is its word for what it did.
+    """
+
+    room: Room
+    rule: str
+    action: str
     why: str = ""
-    text: str | None = None
+    score: float | None = None
+    shadow: bool = False
+    took_s: float = 0.0
+
+
+Judge = Callable[[Judgement], None]  # takes note of a decision, for the ledger and whoever watches
+
+
+def unheard(judgement: Judgement) -> None:
+    """The `Judge` of what is decided for no answer: it takes no note."""
 
 
 class Price(Struct, frozen=True, kw_only=True):

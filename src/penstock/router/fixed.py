@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from penstock.core.config import RouterSettings
 from penstock.core.errors import ConfigError, Forbidden, ModelNotFound, closest
-from penstock.core.types import Decision, Request, Route
+from penstock.core.types import Decision, Judge, Request, Route, unheard
 
 AUTO = "auto"
 
@@ -34,7 +34,7 @@ class FixedRouter:
     def aliases(self) -> Mapping[str, str]:
         return self._aliases
 
-    async def choose(self, request: Request) -> Decision:
+    async def choose(self, request: Request, judge: Judge = unheard) -> Decision:
         decision = self._decisions.get(request.model)
         if request.inputs is not None and request.model == AUTO and AUTO in self._aliases:
             decision = self._vectors or decision
@@ -44,6 +44,9 @@ class FixedRouter:
         if scope is None or request.model in scope:
             return decision
         return self._scoped(request.model, decision, scope)
+
+    def took(self, request: Request, route: Route) -> None:
+        pass
 
     def _scoped(self, name: str, decision: Decision, scope: Sequence[str]) -> Decision:
         """What is left of a decision for a key that may only use some models."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from penstock.core.types import Attempt, CacheState, Decision, Failure, Finish, Request, Route, Stage, Verdict
+from penstock.core.types import Attempt, CacheState, Decision, Failure, Finish, Judgement, Request, Route, Stage
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Ended(Struct, frozen=True):
     attempts: tuple[Attempt, ...] = ()  # every call of an upstream, in the order begun
     stages: tuple[Stage, ...] = ()
     cache: CacheState = "off"
-    verdicts: tuple[Verdict, ...] = ()  # of guards that did not simply allow
+    judgements: tuple[Judgement, ...] = ()  # in the order made; a guard that simply allows says nothing
     text: str | None = None  # the first choice's, where somebody who watches keeps texts
 
 

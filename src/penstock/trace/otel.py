@@ -136,7 +136,7 @@ def request_attributes(event: Ended) -> Attributes:
             "penstock.cache": event.cache,
             "penstock.cost_usd": _money(finish.cost_usd),
             "penstock.queue_s": finish.timings.queue_s,
-            "penstock.verdicts": [f"{verdict.action}: {verdict.rule}" for verdict in event.verdicts] or None,
+            "penstock.judgements": [f"{said.room} {said.rule}: {said.action}" for said in event.judgements] or None,
         }
     )
 

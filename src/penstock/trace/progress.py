@@ -17,6 +17,7 @@ from penstock.core.types import (
     Delta,
     EngineUse,
     Finish,
+    Judgement,
     PromptInfo,
     Purpose,
     Request,
@@ -24,7 +25,6 @@ from penstock.core.types import (
     Stage,
     Timings,
     Usage,
-    Verdict,
 )
 from penstock.trace.events import Accepted, Ended, Streamed, Trace
 from penstock.trace.tab import Tab
@@ -63,14 +63,14 @@ class _Stage:
 class Progress:
     """Measures one request with the given clock (seconds, monotonic) and tells the trace.
 
-    `decision`, `cache` and `verdicts` are set as they become known: before the first event reaches the client.
+    `decision`, `cache` and `judgements` are set as they become known: before the first event reaches the client.
     """
 
     def __init__(self, request: Request, clock: Callable[[], float], trace: Trace) -> None:
         self.request = request
         self.decision: Decision | None = None
         self.cache: CacheState = "off"
-        self.verdicts: list[Verdict] = []
+        self.judgements: list[Judgement] = []
         self.warning: str | None = None  # of a limit that only warns
         self.tabs: list[Tab] = []
         self.answering: Tab | None = None  # the attempt whose events are on their way
@@ -95,6 +95,10 @@ class Progress:
     def stage(self, name: str) -> _Stage:
         """Note how long a stage takes: `with progress.stage("guard"):`."""
         return _Stage(self, name)
+
+    def judge(self, judgement: Judgement) -> None:
+        """Take note of what a room decided."""
+        self.judgements.append(judgement)
 
     def attempt(self, route: Route, purpose: Purpose) -> Tab:
         """Begin an attempt; `close` ends it, and whatever is open at the end of the request ends with that."""
@@ -131,7 +135,7 @@ class Progress:
             attempts=attempts,
             stages=tuple(self.stages),
             cache=self.cache,
-            verdicts=tuple(self.verdicts),
+            judgements=tuple(self.judgements),
             text=None if self._text is None else "".join(self._text),
         )
         self._trace.emit(self.ended)

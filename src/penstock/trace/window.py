@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from penstock.core.config import PageSettings
 from penstock.core.types import Request
@@ -271,11 +270,10 @@ class Window:
         """What is remembered of a request: all but its messages, its tools and what guards made of it."""
         asked = event.request
         slim = Request(id=asked.id, model=asked.model, principal=asked.principal, priority=asked.priority, n=asked.n)
-        verdicts = tuple(replace(verdict, text=None) for verdict in event.verdicts) if event.verdicts else ()
         text = event.text[:MOST_TEXT] if self._keep_text and event.text else None
         ended = Ended(
             slim, event.decision, event.finish, event.longest_choice, event.arrived_at, event.attempts, event.stages, event.cache,
-            verdicts, text,
+            event.judgements, text,
         )  # fmt: skip
         return Kept(self.total, ended, _prompt(asked) if self._keep_text else None)
 

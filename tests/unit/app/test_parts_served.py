@@ -23,8 +23,8 @@ from penstock.core.config import (
 )
 from penstock.core.settings import Settings
 from penstock.core.types import Event, Message, Request, Route, Sampling, Vectors
+from penstock.embed.minilm import find_model
 from penstock.trace import Progress
-from penstock.upstream.embedder import find_model
 
 HELLO = Request(id="r", model="auto", messages=(Message(role="user", content="Hi"),), sampling=Sampling(temperature=0.0))
 
@@ -52,7 +52,7 @@ async def test_upstreams_aliases_retries_and_cache(tmp_path: Path) -> None:
         rooms = {
             "router": RouterSettings(aliases={"fast": "m"}),
             "dispatch": DispatchSettings(attempts=2),
-            "cache": CacheSettings(exact=True),
+            "cache": CacheSettings(exact="on"),
             "embeddings": EmbeddingSettings(enabled=False),
         }
         async with stack(tmp_path, *there, **rooms) as built:

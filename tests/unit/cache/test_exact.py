@@ -30,6 +30,7 @@ from penstock.core.types import (
     ToolCallPiece,
     Usage,
     Vectors,
+    unheard,
 )
 from penstock.meter import MemoryLedger
 from penstock.pipeline import Pipeline
@@ -68,7 +69,7 @@ class Page:
         self.upstream = upstream or FakeUpstream()
         self.ledger = Kept()
         named = {"here": self.upstream}
-        self.cache = ExactCache(CacheSettings(exact=True, **settings), lambda: self.now_s)
+        self.cache = ExactCache(CacheSettings(exact="on", **settings), lambda: self.now_s)
         self.pipeline = Pipeline(
             dispatch=Dispatch(named),
             router=FixedRouter(routes_by_model(named)),
@@ -254,7 +255,7 @@ async def test_what_is_larger_than_the_cache_is_not_kept_and_drives_nothing_out(
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 400)), max_size=40))
 def test_memory_stays_within_its_bound(asked: list[tuple[int, int]]) -> None:
     async def scenario() -> None:
-        cache = ExactCache(CacheSettings(exact=True, max_bytes=2000))  # room for two or three
+        cache = ExactCache(CacheSettings(exact="on", max_bytes=2000))  # room for two or three
 
         async def answer(size: int) -> AsyncGenerator[Event, None]:
             yield Delta(text="x" * size)
@@ -263,11 +264,11 @@ def test_memory_stays_within_its_bound(asked: list[tuple[int, int]]) -> None:
         tab = Tab(Route(upstream="u", model="m"), "answer", 0, 0.0, 0.0)
         for number, size in asked:
             request = ask(tenant=f"{number}, {size}")  # the same question has the same answer
-            kept = cache.keep(await cache.find(request), answer(size), lambda: tab)
+            kept = cache.keep(await cache.find(request, unheard), answer(size), lambda: tab)
             first, _ = [event async for event in kept]
             assert first == Delta(text="x" * size)
             assert cache.held_bytes <= 2000
-            found = await cache.find(request)
+            found = await cache.find(request, unheard)
             assert found.state == "hit"
             assert found.events[0] == Delta(text="x" * size)
 

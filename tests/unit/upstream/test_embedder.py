@@ -16,8 +16,9 @@ from serving import tab
 from penstock.core.config import EmbeddingSettings
 from penstock.core.errors import ContextTooLong, InvalidRequest, MissingExtra, NotReady, Overloaded
 from penstock.core.types import Event, Finish, Request, Route, Usage, Vectors
+from penstock.embed.minilm import PACKAGE, batches, find_model
 from penstock.trace import Tab
-from penstock.upstream.embedder import MAX_WAITING, PACKAGE, Embedder, batches, find_embedder, find_model
+from penstock.upstream.embedder import MAX_WAITING, Embedder, find_embedder
 
 ROUTE = Route(upstream="embedder", model="minilm")
 

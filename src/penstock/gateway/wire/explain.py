@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from penstock.core.types import Attempt, CacheState, Stage, Timings, Usage, Verdict
+from penstock.core.types import Attempt, CacheState, Judgement, Stage, Timings, Usage
 from penstock.trace import Ended, Progress
 
 UNKNOWN = "unknown"
@@ -42,7 +42,7 @@ class Explained(Struct, frozen=True, kw_only=True):
     candidates: tuple[str, ...]
     scores: tuple[float, ...]
     cache: CacheState
-    verdicts: tuple[Verdict, ...]
+    judgements: tuple[Judgement, ...]
     stages: tuple[Stage, ...]
     attempts: tuple[ExplainedAttempt, ...]
     timings: Timings
@@ -110,7 +110,7 @@ def explained(request_id: str, ended: Ended) -> Explained:
         candidates=tuple(map(str, decision.candidates)) if decision else (),
         scores=decision.scores if decision else (),
         cache=ended.cache,
-        verdicts=ended.verdicts,
+        judgements=ended.judgements,
         stages=ended.stages,
         attempts=tuple(_attempt(attempt, ended.arrived_at) for attempt in ended.attempts),
         timings=finish.timings,

@@ -190,7 +190,7 @@ function priceLine(turn, index) {
   if (!told) return h("div.price", turn.stopped && h("button", { type: "button", disabled: true }, "stopped"), copy, again);
   const dot = () => h("span.sep", " · ");
   const parts = [h("b", told.route ?? told.model), dot(), h(`span.${told.cache}`, `cache ${told.cache}`)];
-  for (const verdict of told.verdicts) parts.push(dot(), `${verdict.action}: ${verdict.rule}`);
+  for (const said of told.judgements) parts.push(dot(), `${said.action}: ${said.rule}`);
   parts.push(dot(), "first token ", h("b", seconds(told.timings.ttft_s)), dot(), ...(told.cache === "hit" ? [] : [h("b", rate(told.timings.tpot_s)), " tokens/s", dot()]), h("b", dollars(told.cost_usd)), told.cost_usd === null && " cost");
   const line = h("button.how", { type: "button", "aria-pressed": String(index === chosen), title: "How this answer came about", onclick: () => inspect(index === chosen && $("inspector").classList.contains("open") ? -1 : index) }, parts);
   return h("div.price", line, copy, again);

@@ -30,7 +30,7 @@ function facts(told, reason, usage) {
     ["Model", told.model],
     ["Cache", CACHE[told.cache] ?? told.cache],
     told.saved_usd !== null && ["Saved", dollars(told.saved_usd)],
-    ["Guards", told.verdicts.length ? told.verdicts.map((verdict) => h("div", `${verdict.action}: ${verdict.rule}`, verdict.why && h("span.dim", ` ${verdict.why}`))) : "allowed"],
+    ["Guards", told.judgements.filter((said) => said.room === "guard").map((said) => h("div", `${said.action}: ${said.rule}`, said.why && h("span.dim", ` ${said.why}`)))],
     ["Tokens in", `${number(usage.prompt_tokens)}${part(usage.cached_tokens, "from the prefix cache")}`],
     ["Tokens out", `${number(usage.completion_tokens)}${part(usage.reasoning_tokens, "reasoning")}${usage.estimated ? ", estimated" : ""}`],
     told.cache !== "hit" && ["Per token", seconds(told.timings.tpot_s)],

