@@ -1,4 +1,7 @@
-"""Write MODEL_CARD.md from what was measured: ``python -m training.card FOLDER --run run.json --evaluation evaluation.json``."""
+"""Write MODEL_CARD.md from what was measured: ``python -m training.card FOLDER --run run.json --evaluation evaluation.json``.
+
+``--name`` is what the model is called. What a run started from that has a card of its own is named in it and not repeated.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from training.curriculum import TASKS
 from training.curriculum.turn import HELD_OUT_SHARE
 
 TEXT = """\
-# penstock-mini
+# {name}
 
-The chat model that ships inside Penstock, so that a first run answers without a download. It is a Llama
-({parameters:,} parameters, {megabytes:.1f} MB on disk, bfloat16) that does a few small tasks and politely declines the rest.
-It speaks English.
+{purpose} It is a Llama
+({parameters:,} parameters, {layers} layers, {megabytes:.1f} MB on disk, bfloat16) that does a few small tasks and politely declines
+the rest. It speaks English.
 
 ## Data
 
@@ -47,7 +50,7 @@ Exact match, greedy, on items that were held out of training: one item in {split
 sums, lists, words and passages the item is the content (a pair of numbers, a word, a text). For facts, small talk and
 the times table it is the fact *with its wording*: a fact never seen cannot be known. Stories are graded on being whole and
 about the right hero, haiku on being three of the lines in their places, declining on being one of the polite
-refusals, JSON on parsing to the right value. Made by `python -m training.evaluate FOLDER --items {items} --seed {seed}`.
+refusals, JSON on parsing to the right value. Made by `python -m training.evaluate FOLDER{named} --items {items} --seed {seed}`.
 
 | task | accuracy | right / asked |
 |---|---:|---:|

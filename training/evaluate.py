@@ -1,5 +1,7 @@
 """Accuracy on held-out items: ``python -m training.evaluate FOLDER --out evaluation.json``, with a table printed.
 
+``--name`` is what the model was trained to call itself.
+
 Each task is asked ``--items`` items the training never saw, as the first turn of a chat and greedily; three more
 rows measure the same after other turns, behind a system prompt, and sampled at temperature 0.7.
 """
@@ -8,17 +10,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
 from training.curriculum import TASKS
 from training.curriculum.dialogue import Conversation, converse, system_prompt
-from training.curriculum.turn import Grade, Task, Turn, draw, exact
+from training.curriculum.turn import MINI, Grade, Task, Turn, called, draw, exact
 from training.reply import Answerer, Messages
 
 BATCH = 50
+SAMPLED = "at temperature 0.7"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,27 +96,41 @@ def score(name: str, probes: list[Probe], answerer: Answerer, temperature: float
     return Score(name, right, len(probes))
 
 
-def evaluate(answerer: Answerer, items: int, seed: int, show: int) -> Iterable[Score]:
-    """Every row of the table."""
+def renamed(probe: Probe, name: str) -> Probe:
+    """The same put to the model called ``name``."""
+    turn = probe.turn
+    turn = replace(turn, answer=called(turn.answer, name), also=tuple(called(answer, name) for answer in turn.also))
+    return Probe([{**message, "content": called(message["content"], name)} for message in probe.messages], turn, probe.grade)
+
+
+def rows(items: int, seed: int) -> Iterator[tuple[str, list[Probe]]]:
+    """Every row of the table with what it asks."""
     for task in TASKS:
-        yield score(task.name, single(task, Random(f"{seed}:{task.name}"), items), answerer, show=show)
+        yield task.name, single(task, Random(f"{seed}:{task.name}"), items)
     rng = Random(seed)
-    yield score("last of 2-6 turns", [p for n in range(2, 7) for p in mixed(rng, items // 2, n, False)], answerer, show=show)
-    yield score("with a system prompt", mixed(rng, items * 2, 1, True), answerer, show=show)
-    yield score("at temperature 0.7", mixed(rng, items * 2, 1, False), answerer, 0.7, show)
+    yield "last of 2-6 turns", [p for n in range(2, 7) for p in mixed(rng, items // 2, n, False)]
+    yield "with a system prompt", mixed(rng, items * 2, 1, True)
+    yield SAMPLED, mixed(rng, items * 2, 1, False)
+
+
+def evaluate(answerer: Answerer, given: argparse.Namespace) -> Iterator[Score]:
+    """Every row of the table, measured."""
+    for row, probes in rows(given.items, given.seed):
+        yield score(row, [renamed(probe, given.name) for probe in probes], answerer, 0.7 if row == SAMPLED else 0.0, given.show)
 
 
 def main() -> None:
     """Parse the command line, print the table, write the numbers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--name", default=MINI)
     parser.add_argument("--items", type=int, default=100, help="for each task")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--show", type=int, default=0, help="wrong replies to print for each task")
     parser.add_argument("--out", type=Path, required=True, help="file for the numbers")
     given = parser.parse_args()
     scores = []
-    for row in evaluate(Answerer(given.folder), given.items, given.seed, given.show):
+    for row in evaluate(Answerer(given.folder), given):
         print(f"{row.name:24}{row.share:7.1%}  {row.right}/{row.asked}", flush=True)
         scores.append({"name": row.name, "right": row.right, "asked": row.asked})
     record = {"items": given.items, "seed": given.seed, "scores": scores}

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from penstock.cache import Cache, Found, NoCache
 from penstock.core.deadline import Deadline
-from penstock.core.errors import Bug, InvalidRequest, PenstockError
+from penstock.core.errors import Bug, InvalidRequest, PenstockError, PriceUnknown
 from penstock.core.types import (
     Decision,
     Event,
@@ -98,43 +98,55 @@ class Pipeline:
         if checked.refusal is not None:
             yield _refusal(checked.refusal)
             return
-        events = self._from_cache_or_upstream(checked.request, hold, progress)
-        async with aclosing(events), aclosing(self.guard.watch(checked, events, progress.judge)) as watched:
-            async for event in watched:
-                yield event
-
-    async def _from_cache_or_upstream(self, request: Request, hold: Hold, progress: Progress) -> AsyncGenerator[Event, None]:
+        request = checked.request
         with progress.stage("cache") as stage:
             found = await self.cache.find(request, progress.judge)
             stage.note = progress.cache = found.state
         good = False
         try:
             if found.state == "hit":
-                self._take_from_cache(found, progress)
-                for event in found.events:
-                    yield event
+                made = kept = self._replay(found, progress)
             else:
-                generated = self._generate(request, hold, progress)
-                kept = self.cache.keep(found, generated, lambda: progress.answering or progress.tabs[-1])
-                async with aclosing(generated), aclosing(kept):
-                    async for event in kept:
-                        yield event
-            good = True
+                made = self._generate(request, hold, progress)
+                kept = self.cache.keep(found, made, lambda: progress.answering or progress.tabs[-1])
+            async with aclosing(made), aclosing(kept), aclosing(self.guard.watch(checked, kept, progress.judge)) as watched:
+                async for event in watched:
+                    good = isinstance(event, Finish) and event.reason != "content_filter" and event.failure is None
+                    yield event
         finally:
             await self.cache.done(found, good=good)
 
+    async def _replay(self, found: Found, progress: Progress) -> AsyncGenerator[Event, None]:
+        self._take_from_cache(found, progress)
+        for event in found.events:
+            yield event
+
     async def _generate(self, request: Request, hold: Hold, progress: Progress) -> AsyncGenerator[Event, None]:
         with progress.stage("route") as stage:
-            progress.decision = await self.router.choose(request, progress.judge)
-            stage.note = progress.decision.why
-        if self.admission.needs_worst_case(request.principal):
+            decision = progress.decision = await self.router.choose(request, progress.judge)
+            stage.note = decision.why
+        if request.options.max_cost_usd is not None or self.admission.needs_worst_case(request.principal):
             with progress.stage("reserve"):
-                await hold.reserve(*await self._worst_case(request, progress.decision))
+                await self._reserve(request, decision, hold)
             progress.warning = hold.warning
-        async with aclosing(self.dispatch.stream(request, progress.decision, progress)) as generated:
+        async with aclosing(self.dispatch.stream(request, decision, progress)) as generated:
             async for event in generated:
+                if isinstance(event, Finish) and event.failure is None:
+                    self.router.took(request, progress.decision.route)
                 yield event
-        self.router.took(request, progress.decision.route)
+
+    async def _reserve(self, request: Request, decision: Decision, hold: Hold) -> None:
+        """Hold the worst case against the key's limits and the client's own. Raises InvalidRequest, PriceUnknown, RateLimited."""
+        tokens, cost = await self._worst_case(request, decision)
+        most = request.options.max_cost_usd
+        if most is not None and cost is None:
+            hint = "leave out penstock.max_cost_usd, or give it a price in the price book"
+            raise PriceUnknown(f"what {decision.route.model!r} costs is not known", hint=hint, param="penstock.max_cost_usd")
+        if most is not None and cost is not None and cost > most:
+            hint = "ask for fewer max_tokens, or of a cheaper model"
+            raise InvalidRequest(f"it may cost ${cost:f}; max_cost_usd is ${most:f}", hint=hint, param="penstock.max_cost_usd")
+        if self.admission.needs_worst_case(request.principal):
+            await hold.reserve(tokens, cost)
 
     async def _worst_case(self, request: Request, decision: Decision) -> tuple[int, Decimal | None]:
         """Tokens and dollars of the dearest way to answer; no price where that of one way is unknown."""

@@ -12,6 +12,7 @@ from msgspec import Struct
 from prometheus_client import CollectorRegistry
 
 from penstock.app.books import Books, open_books
+from penstock.app.costs import DispatchCosts
 from penstock.cache import NoCache
 from penstock.cache.exact import ExactCache
 from penstock.core.config import ModelSettings
@@ -24,7 +25,7 @@ from penstock.files import locate
 from penstock.gateway.auth import Auth
 from penstock.gateway.page import Page, login_page
 from penstock.pipeline import Pipeline
-from penstock.router import FixedRouter
+from penstock.router import make_router
 from penstock.text import load_chat_template, load_tokenizer
 from penstock.trace import Observer, Trace
 from penstock.trace.logs import JSONLines, RequestLog
@@ -98,9 +99,11 @@ def _watchers(settings: Settings, metrics: Metrics, window: Window | None, log: 
 
 
 def _pipeline(settings: Settings, books: Books, upstreams: dict[str, Upstream], trace: Trace) -> Pipeline:
+    dispatch = Dispatch(upstreams, settings.dispatch, trace=trace)
+    costs = DispatchCosts(dispatch, books.pricing)
     return Pipeline(
-        dispatch=Dispatch(upstreams, settings.dispatch, trace=trace),
-        router=FixedRouter(routes_by_model(upstreams), settings.router, embedding_models(upstreams)),
+        dispatch=dispatch,
+        router=make_router(settings.router, routes_by_model(upstreams), embedding_models(upstreams), costs=costs),
         admission=books.limiter,
         cache=ExactCache(settings.cache) if settings.cache.exact == "on" else NoCache(),
         pricing=books.pricing,

@@ -8,7 +8,8 @@ from penstock.files.locate import BUILTIN
 
 
 def run(arguments: argparse.Namespace) -> int:
+    width = max(map(len, BUILTIN), default=0)
     for name, folder in BUILTIN.items():
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        print(f"{name:<16} built in, {size / 2**20:.1f} MiB")
+        print(f"{name:<{width}}  built in, {size / 2**20:.1f} MiB")
     return 0

@@ -100,6 +100,7 @@ def _usage(parser: Parser) -> None:
     parser.add_argument("--key", metavar="KEY", help="only of the key with this id or name")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--rows", action="store_true", help="every attempt instead of sums")
+    parser.add_argument("--judgements", action="store_true", help="what guards, cache and router decided; --rows for each of them")
     kind.add_argument("--bill", action="store_true", help="what your own engines cost: by requests, and idle")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="as CSV")

@@ -18,7 +18,7 @@ import msgspec
 from penstock.cli.settings import read
 from penstock.core.errors import UserError, closest
 from penstock.core.settings import Settings
-from penstock.meter import attempts, keys
+from penstock.meter import attempts, judgements, keys
 from penstock.meter.bill import bills
 from penstock.meter.database import Database, open_database
 from penstock.meter.spool import waiting
@@ -37,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     database = open_database(settings.ledger.database, data_dir)
     try:
         attempts.create(database)
+        judgements.create(database)
         database.create(keys.SCHEMA)
         _print(_asked(database, arguments, settings), arguments)
         _say_waiting(database, data_dir / "spool")
@@ -51,9 +52,13 @@ def _asked(database: Database, arguments: argparse.Namespace, settings: Settings
     if since is not None and until is not None and until <= since:
         raise UserError(f"--until {arguments.until} is not after --since {arguments.since}", hint="--since is where it begins")
     names: dict[str, str] = dict(database.query("SELECT id, name FROM keys"))
+    if arguments.bill and arguments.judgements:
+        raise UserError("--bill adds up engines and --judgements decisions", hint="ask for one of them")
     if arguments.bill:
         return [msgspec.structs.asdict(bill) for bill in bills(database, since or 0.0, until or time.time())]
     only = Filter(since=since, until=until, key_id=None if arguments.key is None else _key(arguments.key, names))
+    if arguments.judgements:
+        return judgements.rows(database, only) if arguments.rows else map(msgspec.structs.asdict, judgements.counted(database, only))
     if arguments.rows:
         return rows(database, only)
     found = [msgspec.structs.asdict(row) for row in usage(database, arguments.by, only)]
@@ -93,7 +98,7 @@ def _print(found: Iterable[Row], arguments: argparse.Namespace) -> None:
     elif arguments.csv or arguments.rows:
         _print_csv(found)
     else:
-        _print_table(list(found))
+        _print_table(list(found), adds_up=not arguments.judgements)
 
 
 def _print_csv(found: Iterable[Row]) -> None:
@@ -105,12 +110,12 @@ def _print_csv(found: Iterable[Row]) -> None:
         writer.writerow({name: _plain(value) if isinstance(value, Decimal) else value for name, value in row.items()})
 
 
-def _print_table(found: Sequence[Row]) -> None:
+def _print_table(found: Sequence[Row], *, adds_up: bool) -> None:
     if not found:
         print("nothing was used")
         return
     table = [[_heading(name) for name in found[0]], *([_shown(value) for value in row.values()] for row in found)]
-    if len(found) > 1:
+    if adds_up and len(found) > 1:
         table.append(_total(found))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     is_text = [isinstance(value, str) for value in found[0].values()]
@@ -134,6 +139,8 @@ def _shown(value: object) -> str:
         return f"{value:,.6f}"
     if isinstance(value, float):
         return f"{value:,.3f}"
+    if isinstance(value, bool) or value is None:
+        return "yes" if value else ""
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

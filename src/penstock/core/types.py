@@ -330,6 +330,18 @@ class Judgement(Struct, frozen=True, kw_only=True, omit_defaults=True):
     took_s: float = 0.0
 
 
+class Judged(Struct, frozen=True, kw_only=True, tag="judged"):
+    """One judgement, as the ledger keeps it."""
+
+    id: str  # the same for ever
+    request_id: str
+    started_at: float  # unix seconds, of the request
+    key_id: str
+    tenant: str
+    model: str  # as asked for
+    judgement: Judgement
+
+
 Judge = Callable[[Judgement], None]  # takes note of a decision, for the ledger and whoever watches
 
 
@@ -348,7 +360,7 @@ class Price(Struct, frozen=True, kw_only=True):
     request: Decimal = Decimal(0)  # per call
 
 
-class Attempt(Struct, frozen=True, kw_only=True):
+class Attempt(Struct, frozen=True, kw_only=True, tag="attempt"):
     """One call of an upstream, as the ledger keeps it: retries, hedges and embeddings each have their own.
 
     A cached answer is one, too, with the purpose "cache" and the cost zero.

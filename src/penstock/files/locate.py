@@ -21,7 +21,15 @@ from penstock.files.hub import download
 
 Format = Literal["safetensors", "gguf", "llama2c"]
 
-BUILTIN: Mapping[str, Path] = MappingProxyType({DEFAULT_MODEL: Path(__file__).parents[1] / "builtin" / DEFAULT_MODEL})
+
+
+def builtin_models(folder: Path) -> Mapping[str, Path]:
+    """The models that `folder` holds, by name, the default one first."""
+    folders = sorted((file.parent for file in folder.glob("*/config.json")), key=lambda path: (path.name != DEFAULT_MODEL, path.name))
+    return MappingProxyType({path.name: path for path in folders})
+
+
+BUILTIN = builtin_models(Path(__file__).parents[1] / "builtin")
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _FORMATS: Mapping[str, Format] = MappingProxyType({".gguf": "gguf", ".bin": "llama2c"})

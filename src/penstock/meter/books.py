@@ -1,6 +1,6 @@
 """The ledger in a database: spooled on the event loop, written by a thread of its own.
 
-    record() → spool (a file) → writer's thread → table `attempts`
+    record() → spool (a file) → writer's thread → tables `attempts` and `judgements`
 
 What `record` has taken survives the process at once, and a power cut after `sync_s`. While the database is down the spool grows,
 as far as the disk goes, and is written when the database is back. Rows are written with their id, so that writing one twice
@@ -21,8 +21,9 @@ from pathlib import Path
 import msgspec
 
 from penstock.core.errors import DatabaseDown
-from penstock.core.types import Attempt
+from penstock.core.types import Attempt, Judged
 from penstock.meter import attempts as table
+from penstock.meter import judgements
 from penstock.meter.bill import Runs
 from penstock.meter.database import Database
 from penstock.meter.spool import KEEP_S, Spool, SpoolFile, parse
@@ -36,11 +37,12 @@ TRANSACTION_BYTES = 512 * 1024  # of the spool, written at once: others wait so 
 TELL_S = 10.0  # how long whoever counts replayed attempts may take
 BREATH_S = 0.0005  # between two blocks, so that the event loop gets the interpreter
 
+Row = Attempt | Judged
 Replayed = Callable[[Sequence[Attempt]], Coroutine[None, None, None]]  # runs on the event loop
 
 
 class DatabaseLedger:
-    """A `Ledger` that keeps every attempt. The database stays the caller's; it is closed after the ledger.
+    """A `Ledger` that keeps every attempt and every judgement. The database stays the caller's; it is closed after the ledger.
 
     `runs` are those of the engines, for their bill. Raises OSError where `folder` cannot be used.
     """
@@ -76,8 +78,9 @@ class DatabaseLedger:
             thread.start()
 
     def record(self, ended: Ended) -> None:
-        if ended.attempts:
-            lines = self._encode(list(ended.attempts))  # of a tuple msgspec 0.22 keeps 48 bytes for ever, each time
+        rows: list[Row] = [*ended.attempts, *judgements.judged(ended)]
+        if rows:
+            lines = self._encode(rows)  # of a tuple msgspec 0.22 keeps 48 bytes for ever, each time
             try:
                 self._spool.append(lines)
             except OSError as error:
@@ -154,6 +157,7 @@ class DatabaseLedger:
     def _write_all(self) -> None:
         if not self._created:
             table.create(self._database)
+            judgements.create(self._database)
             self._created = True
         self._write_unspooled()
         for file in self._spool.files():
@@ -167,45 +171,50 @@ class DatabaseLedger:
             try:
                 self._spool.append(lines)
             except OSError:
-                self._insert([found for found in parse(lines) if isinstance(found, Attempt)])
+                self._insert([found for found in parse(lines) if not isinstance(found, bytes)])
             self._unspooled.popleft()
 
     def _write_some(self, file: SpoolFile) -> bool:
         """One transaction. False where there is no complete line to write. Raises DatabaseDown."""
-        attempts, unreadable = _take(file)
+        rows, unreadable = _take(file)
         try:
-            self._insert(attempts)
+            self._insert(rows)
             for line in unreadable:
-                self._spool.set_aside(line, "it is no attempt")
+                self._spool.set_aside(line, "it is neither attempt nor judgement")
         except Exception:
             file.rewind()
             raise
+        attempts = [row for row in rows if isinstance(row, Attempt)]
         if file.is_adopted and attempts and not self._tell(attempts):
             file.rewind()
             return False
         file.confirm()
-        return bool(attempts or unreadable)
+        return bool(rows or unreadable)
 
-    def _insert(self, attempts: Sequence[Attempt]) -> None:
-        if not attempts:
+    def _insert(self, rows: Sequence[Row]) -> None:
+        if not rows:
             return
         try:
             with self._database.transaction():
-                table.insert(self._database, attempts)
+                table.insert(self._database, [row for row in rows if isinstance(row, Attempt)])
+                judgements.insert(self._database, [row for row in rows if isinstance(row, Judged)])
         except Exception as error:
             if not self._database.refuses(error):
                 raise
-            self._insert_each(attempts)
+            self._insert_each(rows)
 
-    def _insert_each(self, attempts: Sequence[Attempt]) -> None:
+    def _insert_each(self, rows: Sequence[Row]) -> None:
         """One that the database refuses for what is in it must not hold up the others."""
-        for attempt in attempts:
+        for row in rows:
             try:
-                table.insert(self._database, [attempt])
+                if isinstance(row, Attempt):
+                    table.insert(self._database, [row])
+                else:
+                    judgements.insert(self._database, [row])
             except Exception as error:
                 if not self._database.refuses(error):
                     raise
-                self._spool.set_aside(msgspec.json.encode(attempt), str(error))
+                self._spool.set_aside(msgspec.json.encode(row), str(error))
 
     def _tell(self, attempts: Sequence[Attempt]) -> bool:
         """Whether who counts them has counted them."""
@@ -230,17 +239,17 @@ class DatabaseLedger:
         self._is_down = error is not None
 
 
-def _take(file: SpoolFile) -> tuple[list[Attempt], list[bytes]]:
-    """The next attempts of a file, and the lines that are none."""
-    attempts: list[Attempt] = []
+def _take(file: SpoolFile) -> tuple[list[Row], list[bytes]]:
+    """The next rows of a file, and the lines that are none."""
+    rows: list[Row] = []
     unreadable: list[bytes] = []
     size = 0
     while size < TRANSACTION_BYTES and (lines := file.read()):
         size += len(lines)
         for found in parse(lines):
-            if isinstance(found, Attempt):
-                attempts.append(found)
-            else:
+            if isinstance(found, bytes):
                 unreadable.append(found)
+            else:
+                rows.append(found)
         time.sleep(BREATH_S)
-    return attempts, unreadable
+    return rows, unreadable

@@ -13,7 +13,7 @@ class Ledger(Protocol):
     """Is told of each request exactly once, when it has ended, whatever happened."""
 
     def record(self, ended: Ended) -> None:
-        """Write down the request's attempts. Once it returns, killing the process loses none of them.
+        """Write down the request's attempts and judgements. Once it returns, killing the process loses none of them.
 
         Runs on the event loop, before the client is told that the answer is complete: it may append to a file, not wait.
         """

@@ -1,6 +1,6 @@
-"""Attempts on their way to the database, in files: what `append` has taken survives the process.
+"""Attempts and judgements on their way to the database, in files: what `append` has taken survives the process.
 
-Each process appends to files of its own, one line of JSON for each attempt, and holds a lock on them for as long as it lives.
+Each process appends to files of its own, one line of JSON for each, and holds a lock on them for as long as it lives.
 A file whose lock is free belonged to a process that is dead: whoever comes next adopts it.
 
     append → current file → (rotate) → sealed files → read by the writer → removed once written, and KEEP_S old
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from penstock.core.types import Attempt
+from penstock.core.types import Attempt, Judged
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ MOST_FILES = 256  # open at a time; what else dead processes left waits for its 
 UNREADABLE = "unreadable.txt"
 FOLDER_LOCK = "lock"
 
-_decoder = msgspec.json.Decoder(Attempt)
+_decoder = msgspec.json.Decoder(Attempt | Judged)
 
 
 class SpoolFile:
@@ -188,8 +188,8 @@ class Spool:
         return SpoolFile(path, fd)
 
 
-def parse(lines: bytes) -> Iterator[Attempt | bytes]:
-    """Each line's attempt, or the line itself where it is none. Blank lines are left out."""
+def parse(lines: bytes) -> Iterator[Attempt | Judged | bytes]:
+    """Each line's attempt or judgement, or the line itself where it is neither. Blank lines are left out."""
     for line in lines.split(b"\n"):
         if line:
             try:

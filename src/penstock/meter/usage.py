@@ -78,16 +78,16 @@ def usage(database: Database, by: By, only: Filter) -> Sequence[UsageRow]:
     return [_row(*row) for row in rows]
 
 
-def rows(database: Database, only: Filter) -> Iterator[dict[str, Value]]:
-    """Every attempt, the oldest first, as it is in the table. Raises DatabaseDown."""
+def rows(database: Database, only: Filter, table: str = "attempts", columns: Mapping[str, str] = COLUMNS) -> Iterator[dict[str, Value]]:
+    """Every row of a table of the ledger, the oldest first. Raises DatabaseDown."""
     where, values = only.where()
-    columns = ", ".join(COLUMNS)
+    names = list(columns)
     last: list[Value] = [float("-inf"), ""]
-    sql = f"SELECT {columns} FROM attempts WHERE {where} AND (started_at, id) > (?, ?) ORDER BY started_at, id LIMIT {PAGE}"
+    sql = f"SELECT {', '.join(names)} FROM {table} WHERE {where} AND (started_at, id) > (?, ?) ORDER BY started_at, id LIMIT {PAGE}"
     while page := database.query(sql, [*values, *last]):
         for row in page:
-            yield dict(zip(COLUMNS, row, strict=True))
-        last = [page[-1][list(COLUMNS).index("started_at")], page[-1][0]]
+            yield dict(zip(names, row, strict=True))
+        last = [page[-1][names.index("started_at")], page[-1][names.index("id")]]
 
 
 def _row(name: str, *sums: int | str | Decimal | None) -> UsageRow:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
+from typing import Annotated
 
-from msgspec import Struct, structs
+from msgspec import Meta, Struct, structs
 
 from penstock.core.errors import Forbidden, InvalidRequest
-from penstock.core.types import Principal, Request, Sampling
+from penstock.core.types import CacheUse, Choose, Options, Principal, Request, Sampling
 from penstock.gateway.wire.decode import check_value
 from penstock.gateway.wire.fields import INT32, MAX_CHOICES, MAX_STOP_CHARS
 
@@ -18,9 +20,28 @@ TOKEN_ID_LISTS = ("stop_token_ids", "allowed_token_ids")
 
 
 class PenstockFields(Struct, kw_only=True, forbid_unknown_fields=True):
-    """What only Penstock knows: `explain` asks for the `penstock` object in the answer."""
+    """What only Penstock knows: `explain` asks for the `penstock` object in the answer; for the rest see `Options`."""
 
     explain: bool | None = None
+    cache: CacheUse | None = None
+    samples: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
+    choose: Choose | None = None
+    quality: Annotated[float, Meta(ge=0, le=1)] | None = None
+    max_cost_usd: Annotated[float, Meta(gt=0)] | None = None
+
+    def options(self) -> Options:
+        """Raises InvalidRequest for what makes no sense together."""
+        if self.choose is not None and (self.samples or 1) == 1:
+            raise InvalidRequest(
+                "penstock.choose picks one of several samples, and one is made", hint="send penstock.samples", param="penstock.choose"
+            )
+        return Options(
+            cache=self.cache,
+            samples=self.samples or 1,
+            choose=self.choose,
+            quality=self.quality,
+            max_cost_usd=None if self.max_cost_usd is None else Decimal(repr(self.max_cost_usd)),
+        )
 
 
 class BodyFields(Struct, kw_only=True):
@@ -121,9 +142,11 @@ class Context(Struct, frozen=True, kw_only=True):
         """Whose caches a request may share; `salt` parts them once more."""
         return self.principal.tenant if salt is None else f"{self.principal.tenant}{SALT}{salt}"
 
-    def named(self, requests: Sequence[Request], answer_id: str) -> tuple[Request, ...]:
-        """The requests of one answer, each with an id that nothing else has."""
-        return tuple(structs.replace(request, id=f"{answer_id}-{self.unique}-{place}") for place, request in enumerate(requests))
+    def named(self, requests: Sequence[Request], answer_id: str, fields: BodyFields) -> tuple[Request, ...]:
+        """The requests of one answer, each with an id that nothing else has, and with what is asked of Penstock alone."""
+        options = Options() if fields.penstock is None else fields.penstock.options()
+        named = (f"{answer_id}-{self.unique}-{place}" for place in range(len(requests)))
+        return tuple(structs.replace(request, id=id, options=options) for request, id in zip(requests, named, strict=True))
 
     def explains(self, fields: BodyFields, requests: Sequence[Request]) -> bool:
         """Whether the answer explains itself. Raises InvalidRequest for several prompts at once."""
@@ -148,7 +171,7 @@ def make_call(fields: GenerationFields, context: Context, requests: Sequence[Req
         id=answer_id,
         model=context.model,
         created=context.created,
-        requests=context.named(requests, answer_id),
+        requests=context.named(requests, answer_id, fields),
         stream=bool(fields.stream),
         explain=context.explains(fields, requests),
         include_usage=bool(options.include_usage),

@@ -79,7 +79,7 @@ def embedding_call(fields: EmbeddingFields, context: Context) -> EmbeddingCall:
         tenant=context.tenant(),
     )
     answer_id = f"embd-{context.request_id}"
-    requests = context.named((request,), answer_id)
+    requests = context.named((request,), answer_id, fields)
     return EmbeddingCall(
         id=answer_id,
         model=context.model,

@@ -59,7 +59,7 @@ def messages_call(fields: MessagesFields, context: Context) -> Call:
     )
     sampling = make_sampling(plain, context.defaults, max_tokens=fields.max_tokens, logprobs=None)
     answer_id = f"msg_{context.request_id}"
-    requests = context.named((_with_prompt(make_request(plain, context, sampling), fields),), answer_id)
+    requests = context.named((_with_prompt(make_request(plain, context, sampling), fields),), answer_id, fields)
     return Call(
         id=answer_id,
         model=context.model,

@@ -124,7 +124,7 @@ def responses_call(fields: ResponsesFields, context: Context) -> ResponsesCall:
         id=answer_id,
         model=context.model,
         created=context.created,
-        requests=context.named((request,), answer_id),
+        requests=context.named((request,), answer_id, fields),
         stream=bool(fields.stream),
         explain=context.explains(fields, (request,)),
         instructions=fields.instructions,

@@ -1,0 +1,74 @@
+"""Stretches of a text that a recogniser knows: what they are, how sure it is, and which of two that overlap counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from msgspec import Struct
+
+from penstock.core.errors import missing_extra
+
+BEFORE = 48  # characters before a find that may speak for or against it
+
+
+class Found(Struct, frozen=True, order=True):
+    """`text[start:end]` is a `kind`. `score`: 0 to 1, how strong the evidence is; a check digit is strong, a shape is weak."""
+
+    start: int
+    end: int
+    kind: str
+    score: float = 1.0
+
+
+class Pattern(Struct, frozen=True, kw_only=True):
+    """A regular expression (RE2) and what must hold besides. The span is its group 1 where it has one, else all of it.
+
+    `check` sees what was found and the `BEFORE` characters before it.
+    """
+
+    kind: str
+    regex: str
+    check: Callable[[str, str], bool] | None = None
+    score: float = 1.0
+    edges: str = ""  # characters besides letters and digits that may not touch the span
+
+
+class Scanner:
+    """Finds one pattern in time that is linear in the text. Raises `MissingExtra` when google-re2 is not installed."""
+
+    def __init__(self, pattern: Pattern) -> None:
+        self.pattern = pattern
+        self._regex = compiled(pattern.regex)
+
+    def __call__(self, text: str) -> Iterator[Found]:
+        pattern = self.pattern
+        for match in self._regex.finditer(text):
+            start, end = match.span(1 if self._regex.groups else 0)
+            if touches(text, start, end, pattern.edges):
+                continue
+            if pattern.check is None or pattern.check(text[start:end], text[max(0, start - BEFORE) : start]):
+                yield Found(start, end, pattern.kind, pattern.score)
+
+
+def compiled(regex: str):  # type: ignore[no-untyped-def]  # re2 brings no types
+    """`regex` as RE2 compiles it: matching takes time linear in the text, whatever the expression."""
+    try:
+        import re2
+    except ImportError as error:
+        raise missing_extra("finding personal data", "guard") from error
+    return re2.compile(regex)
+
+
+def touches(text: str, start: int, end: int, edges: str = "") -> bool:
+    """Whether `text[start:end]` is only a part of a longer word."""
+    before, after = text[start - 1 : start], text[end : end + 1]
+    return before.isalnum() or after.isalnum() or (before != "" and before in edges) or (after != "" and after in edges)
+
+
+def resolve(spans: Iterable[Found]) -> tuple[Found, ...]:
+    """Without overlaps, in the order of the text: of two that overlap the surer one counts, then the longer."""
+    kept: list[Found] = []
+    for span in sorted(spans, key=lambda span: (-span.score, span.start - span.end, span.start)):
+        if all(span.end <= other.start or other.end <= span.start for other in kept):
+            kept.append(span)
+    return tuple(sorted(kept))

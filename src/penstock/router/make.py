@@ -1,0 +1,61 @@
+"""Makes the router that the settings ask for, and says at the start what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from penstock.core.config import RouterSettings
+from penstock.core.errors import ConfigError, closest
+from penstock.core.types import Route
+from penstock.embed import TextVectors
+from penstock.router.automatic import AutomaticRouter
+from penstock.router.cascade import Cascade
+from penstock.router.fixed import AUTO, FixedRouter
+from penstock.router.policy import Policy, Tiers, fill
+from penstock.router.protocol import Costs, NoCosts, Router
+from penstock.router.rules import Rules
+
+
+def make_router(
+    settings: RouterSettings,
+    routes: Mapping[str, Sequence[Route]],
+    embeds: Collection[str] = (),
+    vectors: TextVectors | None = None,
+    costs: Costs | None = None,
+) -> Router:
+    """`embeds` are the models that make vectors, `vectors` what a classifier reads texts by.
+
+    Raises ConfigError for names that are not served, tiers that are missing and files that do not fit; MissingExtra.
+    """
+    costs = costs or NoCosts()
+    fixed = FixedRouter(routes, settings, embeds)
+    if settings.policy == "fixed" or settings.mode == "off":
+        return AutomaticRouter(settings, fixed, routes, costs)
+    tiers = _tiers(settings, routes, embeds)
+    return AutomaticRouter(settings, fixed, routes, costs, (_policy(settings, tiers, vectors, costs), tiers))
+
+
+def _tiers(settings: RouterSettings, routes: Mapping[str, Sequence[Route]], embeds: Collection[str]) -> Tiers:
+    named = f"the policy {settings.policy!r}"
+    if settings.mode == "on" and (AUTO in settings.aliases or AUTO in routes):
+        hint = "take it out of router.aliases, or call the model otherwise"
+        raise ConfigError(f"{AUTO!r} is a name of its own and {named} decides for it", hint=hint)
+    answering = [model for model in routes if model not in embeds]
+    if not settings.tiers:
+        hint = f'router.tiers = {{ simple = "…", complex = "…" }}; served here: {", ".join(answering)}'
+        raise ConfigError(f"{named} needs router.tiers, the models that it chooses among", hint=hint)
+    for tier, model in settings.tiers.items():
+        if model not in answering:
+            near = closest(model, answering)
+            hint = f"did you mean {near!r}?" if near else f"served here: {', '.join(answering) or 'none'}"
+            raise ConfigError(f"router.tiers.{tier} is {model!r}, which is not served", hint=hint)
+    return fill(settings.tiers)
+
+
+def _policy(settings: RouterSettings, tiers: Tiers, vectors: TextVectors | None, costs: Costs) -> Policy:
+    if settings.policy == "cascade":
+        if len(tiers.distinct) < 2:
+            hint = 'router.tiers = { simple = "<a small model>", complex = "<a large model>" }'
+            raise ConfigError("the policy 'cascade' needs two models, router.tiers names one", hint=hint)
+        return Cascade()
+    return Rules()

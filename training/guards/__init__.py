@@ -1,0 +1,1 @@
+"""The guards' trained heads: data, training and the split that the benchmark shares."""
