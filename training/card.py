@@ -1,6 +1,6 @@
 """Write MODEL_CARD.md from what was measured: ``python -m training.card FOLDER --run run.json --evaluation evaluation.json``.
 
-``--name`` is what the model is called. What a run started from that has a card of its own is named in it and not repeated.
+``--name`` is what the model is called.
 """
 
 from __future__ import annotations
@@ -11,8 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from training.curriculum import TASKS
-from training.curriculum.turn import HELD_OUT_SHARE
+from training.curriculum.turn import HELD_OUT_SHARE, MINI
 
+PURPOSE = {
+    MINI: "The chat model that ships inside Penstock, so that a first run answers without a download.",
+    "penstock-midi": "The larger of the two chat models that ship inside Penstock, so that a router and a cascade have two to choose from.",
+}
+GROWN = """
+The first row began with the weights of {start}, whose own training is in its card: its layers, each repeated, became the layers of this
+model (Chang et al., 2018, grow residual networks so). They share their tokenizer.
+"""
 TEXT = """\
 # {name}
 
@@ -41,6 +49,7 @@ assistant's words are learned.
 | loss at the end | {final_loss} (running mean, on what the assistant says) |
 
 Muon for the matrices, AdamW for the embedding and the norms; warm up, hold, decay; the weights are a running average.
+{grown}
 With `--minutes` the schedule follows the clock, so another machine ends with other weights. Where a row says that the
 curriculum changed after it, the curriculum in the repository is the one of the last row.
 
@@ -81,13 +90,18 @@ def stage(run: dict[str, Any]) -> str:
     return f"| `{run['command']}` | {run['steps']:,} steps, {run['tokens']:,} tokens, {run['minutes']} minutes{note} |"
 
 
-def card(folder: Path, runs: list[dict[str, Any]], evaluation: dict[str, Any]) -> str:
+def card(folder: Path, name: str, runs: list[dict[str, Any]], evaluation: dict[str, Any]) -> str:
     """The card's text; every number comes from the records of the stages, the evaluation or the folder."""
     size = sum(file.stat().st_size for file in folder.iterdir() if file.name != "MODEL_CARD.md")
-    totals = {name: sum(run[name] for run in runs) for name in ("steps", "tokens", "minutes")}
+    totals = {key: sum(run[key] for run in runs) for key in ("steps", "tokens", "minutes")}
     measured = {
         **runs[-1],
         **totals,
+        "name": name,
+        "purpose": PURPOSE.get(name, f"A chat model made as {MINI} is."),
+        "layers": json.loads((folder / "config.json").read_text())["num_hidden_layers"],
+        "named": "" if name == MINI else f" --name {name}",
+        "grown": GROWN.format(start=MINI) if name != MINI and "--start" in runs[0]["command"] else "",
         "stages": "\n".join(map(stage, runs)),
         "items": evaluation["items"],
         "seed": evaluation["seed"],
@@ -100,11 +114,12 @@ def main() -> None:
     """Parse the command line and write the card into the model's folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--name", default=MINI)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--evaluation", type=Path, required=True)
     given = parser.parse_args()
     runs, evaluation = (json.loads(path.read_text()) for path in (given.run, given.evaluation))
-    (given.folder / "MODEL_CARD.md").write_text(card(given.folder, runs, evaluation))
+    (given.folder / "MODEL_CARD.md").write_text(card(given.folder, given.name, runs, evaluation))
 
 
 if __name__ == "__main__":

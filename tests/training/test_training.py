@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from training.batches import IGNORED, Packer, documents, encode, learned_places, visible
 from training.curriculum.dialogue import converse
+from training.curriculum.turn import MINI
 from training.evaluate import messages_of
 from training.model import Llama, Shape
 from training.optim import orthogonalize
@@ -29,7 +30,7 @@ def test_a_conversation_is_encoded_as_the_chat_template_lays_it_out(tokenizer: T
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=END, pad_token=PAD)
     for seed in range(20):
         conversation = converse(Random(seed), 3, "train")
-        document = encode(tokenizer, conversation)
+        document = encode(tokenizer, conversation, MINI)
         messages = [*messages_of(conversation), {"role": "assistant", "content": conversation.turns[-1].answer}]
         text = wrapped.apply_chat_template(messages, chat_template=CHAT_TEMPLATE, tokenize=False)
         assert tokenizer.encode(text, add_special_tokens=False).ids == document.ids
@@ -37,7 +38,7 @@ def test_a_conversation_is_encoded_as_the_chat_template_lays_it_out(tokenizer: T
 
 def test_only_answers_and_their_ends_are_learned(tokenizer: Tokenizer) -> None:
     conversation = converse(Random(1), 2, "train")
-    document = encode(tokenizer, conversation)
+    document = encode(tokenizer, conversation, MINI)
     said = [i for i, learned in zip(document.ids, document.said, strict=True) if learned]
     text = tokenizer.decode(said, skip_special_tokens=False)
     assert text == "".join(turn.answer + END for turn in conversation.turns)
@@ -60,7 +61,7 @@ def test_learned_places_have_a_fixed_size() -> None:
 
 
 def test_a_batch_is_the_same_from_the_same_seed(tokenizer: Tokenizer) -> None:
-    batches = [Packer(documents(tokenizer, Random(5), 256), rows=2, length=256, pool=8).batch() for _ in range(2)]
+    batches = [Packer(documents(tokenizer, Random(5), 256, MINI), rows=2, length=256, pool=8).batch() for _ in range(2)]
     assert torch.equal(batches[0].ids, batches[1].ids) and torch.equal(batches[0].mask, batches[1].mask)
 
 

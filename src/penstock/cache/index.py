@@ -32,7 +32,7 @@ Rows = Callable[[bytes, int], Awaitable[list[Row]]]
 FLAT_MOST = 8192  # vectors; a graph pays beyond
 HERE_MOST = 2048  # searched on the event loop: 0.1 ms
 CHUNK = 8  # vectors that go to the graph at a time: a search waits no longer than for these
-LOAD_S = 0.25  # how long a lookup waits for its scope to be read; then it has found nothing
+LOAD_S = 0.25  # how long lookups wait for their scope to be read; then they find what is there
 REFRESH_S = 5.0  # how old a look at the store may be: other processes put there, too
 
 
@@ -139,7 +139,7 @@ class Graph:
 class _Scope:
     """One partition: what is in it, and where."""
 
-    __slots__ = ("filling", "flat", "graph", "keys", "number", "read_s", "reading")
+    __slots__ = ("behind", "filling", "flat", "graph", "keys", "number", "read_s", "reading")
 
     def __init__(self, dimensions: int) -> None:
         self.keys: set[bytes] = set()
@@ -148,7 +148,8 @@ class _Scope:
         self.filling: asyncio.Task[None] | None = None
         self.reading: asyncio.Task[None] | None = None
         self.number = 0  # of the last row read
-        self.read_s = float("-inf")
+        self.read_s = 0.0
+        self.behind = True  # something was put since
 
     def search(self, vector: Floats, count: int) -> list[Near]:
         near = self.flat.nearest(vector, count)
@@ -186,10 +187,12 @@ class VectorIndex:
         if part is None:
             part = self._scopes[scope] = _Scope(self._dimensions)
         self._scopes.move_to_end(scope)
-        if part.reading is None and self._clock() - part.read_s >= REFRESH_S:
+        if part.reading is None and (part.behind or self._clock() - part.read_s >= REFRESH_S):
+            part.read_s, part.behind = self._clock(), False
             part.reading = asyncio.create_task(self._read(scope, part))
+            part.reading.add_done_callback(_heard)
         if (reading := part.reading) is not None:
-            await asyncio.wait([reading], timeout=LOAD_S)
+            await asyncio.wait([reading], timeout=max(0.0, LOAD_S - (self._clock() - part.read_s)))
             if reading.done():
                 reading.result()
         if not part.keys:
@@ -201,7 +204,7 @@ class VectorIndex:
     def follow(self, scope: bytes) -> None:
         """Something was put there: the next lookup sees it."""
         if (part := self._scopes.get(scope)) is not None:
-            part.read_s = float("-inf")
+            part.behind = True
 
     def remove(self, scope: bytes, key: bytes) -> None:
         """It is gone from the store."""
@@ -229,7 +232,6 @@ class VectorIndex:
     async def _read(self, scope: bytes, part: _Scope) -> None:
         """Take in what was put since the last look."""
         try:
-            read_s = self._clock()
             rows = (await self._rows(scope, part.number))[-self._max_entries :]
             if len(rows) > HERE_MOST and not part.keys:
                 part.flat = await asyncio.to_thread(Flat.of, rows, self._dimensions)
@@ -242,7 +244,6 @@ class VectorIndex:
             part.keys.update(row.key for row in rows)
             self._count += len(part.keys) - before
             part.number = max([part.number, *(row.number for row in rows)])
-            part.read_s = read_s
             self._fill_soon(part)
             self._bound(scope)
         finally:
@@ -298,6 +299,12 @@ def kept(vector: Floats) -> bytes:
 def _vectors(rows: Sequence[Row], dimensions: int) -> Floats:
     """[len(rows), dimensions]"""
     return np.frombuffer(b"".join(row.vector for row in rows), dtype=np.float16).astype(np.float32).reshape(len(rows), dimensions)
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    """Whoever waited for it was told; that nobody did is no fault."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _best_first(near: Near) -> float:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 from penstock.core.errors import missing_extra
-from penstock.guard.spans import Found, Pattern, Scanner, compiled, touches
+from penstock.guard.spans import BEFORE, Found, Pattern, Scanner, compiled, touches, windows
 
 Find = Callable[[str], Iterable[Found]]
 
@@ -34,6 +34,8 @@ _DATE = (
 
 def _card(found: str, before: str) -> bool:
     digits = re.sub(r"\D", "", found)
+    if not 12 <= len(digits) <= 19:
+        return False
     if not (_ISSUERS.fullmatch(digits) or (_RARE_ISSUERS.fullmatch(digits) and _CARD_WORDS.search(before))):
         return False
     if len(set(digits)) < 3 or len(set(re.sub(r"\d", "", found))) > 1:  # zeros; or spaces and dashes mixed
@@ -41,6 +43,12 @@ def _card(found: str, before: str) -> bool:
     from stdnum import luhn
 
     return bool(luhn.is_valid(digits))
+
+
+def _iban(found: str, before: str) -> bool:
+    from stdnum import iban
+
+    return len(found) >= 15 and bool(iban.is_valid(found, check_country=False))
 
 
 def _ssn(found: str, before: str) -> bool:
@@ -83,32 +91,30 @@ def _credentials(found: str, before: str) -> bool:
 PATTERNS = (
     Pattern(kind="email", regex=r"[\p{Latin}\p{Greek}\p{Cyrillic}0-9._%+'\-]{1,64}@[\p{Latin}0-9.\-]{1,190}\.\p{Latin}{2,24}",
             check=_email, score=0.9),
-    Pattern(kind="card", regex=r"\d(?:[ \-]?\d){11,18}", check=_card),
     Pattern(kind="ssn", regex=r"\d{3}(?:-\d{2}-|\.\d{2}\.| \d{2} |\d{2})\d{4}", check=_ssn, edges="-", score=0.95),
     Pattern(kind="ip", regex=r"\d{1,3}(?:\.\d{1,3}){3}", check=_ip, score=0.95, edges="."),
     Pattern(kind="ip", regex=r"(?i)(?:[0-9A-F]{0,4}:){2,7}(?:[0-9A-F]{1,4}|\d{1,3}(?:\.\d{1,3}){3})?", check=_ip, score=0.9, edges=":."),
     Pattern(kind="mac", regex=r"(?i)[0-9A-F]{2}(?:(?::[0-9A-F]{2}){5}|(?:-[0-9A-F]{2}){5})", edges=":-"),
     Pattern(kind="crypto", regex=r"(?:[13][1-9A-HJ-NP-Za-km-z]{25,34}|bc1[02-9ac-hj-np-z]{11,71}|0x[0-9a-fA-F]{40})", check=_coin),
-    Pattern(kind="credentials", regex=r"(?i)\b[a-z][a-z0-9+.\-]{1,15}://([^\s/:@'\"<>]{1,64}:[^\s/@'\"<>]{1,128})@", check=_credentials),
+    Pattern(kind="credentials", regex=r"(?i)\b[a-z][a-z0-9+.\-]{1,15}://([^\s/:@'\"<>,;]{1,64}:[^\s/@'\"<>,;]{1,128})@", check=_credentials),
     Pattern(kind="birth_date", regex=_BORN + r".{0,24}?\b(" + _DATE + r")", score=0.8),
 )  # fmt: skip
 
 
-class Ibans:
-    """Finds account numbers; one written in groups would take the words after it along, so shorter ones are tried as well."""
+class Grouped:
+    """Finds numbers that people write in groups, where the words or digits beside them could be taken for one group more."""
 
-    def __init__(self) -> None:
-        self._regex = compiled(r"(?i)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{1,4}){3,8}")
+    def __init__(self, kind: str, regex: str, gaps: str, check: Callable[[str, str], bool]) -> None:
+        self._kind, self._gaps, self._check = kind, gaps, check
+        self._regex = compiled(regex)
 
     def __call__(self, text: str) -> Iterator[Found]:
-        from stdnum import iban
-
+        done = 0
         for match in self._regex.finditer(text):
-            start, end = match.span()
-            while end - start >= 15 and not iban.is_valid(text[start:end], check_country=False):
-                end = text.rfind(" ", start, end)
-            if end - start >= 15 and not touches(text, start, end):
-                yield Found(start, end, "iban")
+            for start, end in windows(text, *match.span(), self._gaps):
+                if start >= done and not touches(text, start, end) and self._check(text[start:end], text[max(0, start - BEFORE) : start]):
+                    yield Found(start, end, self._kind)
+                    done = end
 
 
 def finders(kinds: Iterable[str]) -> list[Find]:
@@ -119,4 +125,8 @@ def finders(kinds: Iterable[str]) -> list[Find]:
         raise missing_extra("checking cards and accounts", "guard") from error
     wanted = set(kinds)
     found: list[Find] = [Scanner(pattern) for pattern in PATTERNS if pattern.kind in wanted]
-    return [*found, Ibans()] if "iban" in wanted else found
+    if "card" in wanted:
+        found.append(Grouped("card", r"\d(?:[ \-]?\d){11,}", "[ -]", _card))
+    if "iban" in wanted:
+        found.append(Grouped("iban", r"(?i)[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?", " ", _iban))
+    return found

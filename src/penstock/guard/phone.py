@@ -11,16 +11,17 @@ import re
 from collections.abc import Iterable, Iterator
 
 from penstock.core.errors import missing_extra
-from penstock.guard.spans import Found, compiled
+from penstock.guard.spans import Found, compiled, joins, windows
 
 REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "CH", "AT", "SE", "PL", "AU", "IN", "BR", "MX", "ZA", "JP")
 AFTER = 12  # characters after a number that may name it, as in "0171 5550123 (office)"
 _LEAST, _MOST = 7, 15  # digits; E.164 allows 15
 
-_CANDIDATE = r"(?:\+|\(\+?)?\d(?:[ .\-/()]{0,2}\d){5,18}"
+_CANDIDATE = r"(?:\+|\(\+?)?\d(?:[ .\-/()]{0,2}\d){5,}"
 _EXTENSION = re.compile(r"(?i)(?: ?x ?| ?ext\.? ?| ?# ?)\d{1,6}(?!\w)")
 _NORTH_AMERICAN = re.compile(r"(?:(?:\+|00)?1[ .\-]?)?(?:\(\d{3}\) ?\d{3}[ .\-]\d{4}|\d{3}([.\-])\d{3}\1\d{4})")
 _DATE = re.compile(r"(?:\d{1,2}[/.\-]\d{1,2}[/.\-]\d{2,4}|(?:19|20)\d\d[/.\-]\d{1,2}[/.\-]\d{1,2})(?:[ T]\d{1,2})?")
+_GOES_ON = re.compile(r"[.,:/\-_]\w|[%°]|\d")  # a decimal, a time, a path
 _IP = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
 _SPEAKS_FOR = re.compile(
     r"(?i)\b(?:(?:tele)?phone|tel|call(?:ing|ed)?|cell(?:ular|phone)?|mobile|mob|fax|desk|office|dial|ring|text(?:ed)?|sms|messages?|whatsapp|"
@@ -54,34 +55,25 @@ class Phones:
 
     def _within(self, text: str, start: int, end: int) -> Iterator[Found]:
         """The longest number that begins with the first group of digits, else with the second, and so on."""
-        starts = [start, *(start + gap.end() for gap in re.finditer(r"[ ,/]+", text[start:end]))]
-        ends = [start + gap.start() for gap in re.finditer(r"[ ,/]+", text[start:end])] + [end]
         done = start
-        for first in starts:
-            for last in reversed(ends):
-                if first < done or last - first < _LEAST:
-                    continue
+        for first, last in windows(text, start, end, r"[ /]+"):
+            if first >= done and last - first >= _LEAST:
                 whole = last + len(extension[0]) if (extension := _EXTENSION.match(text, last)) else last
-                if (score := self._score(text, first, last, whole)) > 0:
+                if score := self._score(text, first, last, whole):
                     yield Found(first, whole, "phone", score)
                     done = whole
-                    break
 
     def _score(self, text: str, start: int, end: int, whole: int) -> float:
         """How sure it is that `text[start:end]` is a number, which with its extension ends at `whole`; 0: it is none."""
         before, written = text[max(0, start - 1) : start], text[start:end]
         digits = sum(map(str.isdigit, written))
-        if before.isalnum() or before in {"-", "_", ".", "/", "#", "$", "€", "£", "^", "*"} - ({"-"} if not before else set()):
-            return 0.0
-        if text[whole : whole + 1].isalnum() or re.match(r"[.,:/]\d|[%°]", text[whole : whole + 2]):
+        if joins(before) or (before and before in "-_./#$€£^*=") or joins(text[whole : whole + 1]) or _GOES_ON.match(text, whole):
             return 0.0
         if not _LEAST <= digits <= _MOST or _DATE.fullmatch(written) or _IP.fullmatch(written) or len(set(written)) < 4:
             return 0.0
         verdict = _context(text, start, whole)
-        if verdict is False:
-            return 0.0
-        if verdict:
-            return 0.85
+        if verdict is not None:
+            return 0.85 if verdict else 0.0
         if whole > end or _NORTH_AMERICAN.fullmatch(written):
             return 0.8
         return 0.75 if self._known(written, digits) else 0.0

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 from penstock.guard.spans import Pattern, Scanner
 
-_LONGEST = 2000  # characters of a token or of a key's block
+_BEGIN = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
 _NAMES = (
     r"(?:pass(?:word|wd|phrase)|passwd|pwd|secret(?:[_-]?(?:access)?[_-]?key)?|client[_-]?secret|api[_-]?key|apikey|access[_-]?(?:key|token)|"
     r"auth[_-]?token|refresh[_-]?token|private[_-]?key|account[_-]?key|encryption[_-]?key|signing[_-]?key|token|credentials?)"
@@ -57,22 +57,20 @@ def _own(kind: str, regex: str) -> Pattern:
 
 
 PATTERNS = (
-    Pattern(
-        kind="private_key",
-        regex=r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----[^-]{0,4000}(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----)?",
-    ),
+    _own("private_key", rf"(?s){_BEGIN}.*?-----END [A-Z0-9 ]{{0,40}}PRIVATE KEY(?: BLOCK)?-----"),
+    _own("private_key", _BEGIN + r"[A-Za-z0-9+/=\s\\:,]*"),  # cut off, or not at its end yet
     _own("aws_key", r"\b(?:AKIA|ASIA|ABIA|ACCA|AROA|AIDA|AGPA|ANPA|ANVA)[A-Z0-9]{16}\b"),
     _own("github_token", r"\b(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255})"),
     _own("gitlab_token", r"\bgl(?:pat|dt|rt|cbt|ptt|ft|soat)-[A-Za-z0-9_.\-]{20,255}"),
-    Pattern(kind="model_key", regex=rf"\b(?:sk-[A-Za-z0-9_\-]{{20,{_LONGEST}}}|hf_[A-Za-z0-9]{{30,60}}|gsk_[A-Za-z0-9]{{40,64}})", check=_random),
+    Pattern(kind="model_key", regex=r"\b(?:sk-[A-Za-z0-9_\-]{20,}|hf_[A-Za-z0-9]{30,60}|gsk_[A-Za-z0-9]{40,64})", check=_random),
     _own("slack_token", r"\b(?:xox[abeoprs]-[A-Za-z0-9\-]{10,255}|xapp-\d-[A-Za-z0-9\-]{10,255})"),
     _own("slack_token", r"https://hooks\.slack\.com/(?:services|workflows)/([A-Za-z0-9_/]{20,120})"),
     _own("google_key", r"\b(?:AIza[A-Za-z0-9_\-]{35}|ya29\.[A-Za-z0-9_\-]{20,500}|GOCSPX-[A-Za-z0-9_\-]{28})"),
     _own("stripe_key", r"\b(?:[sr]k_(?:live|test)_[A-Za-z0-9]{16,255}|whsec_[A-Za-z0-9+/=]{24,100})"),
     _own("service_key", r"\b(?:npm_[A-Za-z0-9]{36}|pypi-AgEI[A-Za-z0-9_\-]{50,400}|SG\.[A-Za-z0-9_\-]{16,32}\.[A-Za-z0-9_\-]{16,64})"),
     _own("service_key", r"\b(?:dop_v1_[a-f0-9]{64}|shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}|\d{8,10}:AA[A-Za-z0-9_\-]{33}|SK[0-9a-f]{32}|key-[0-9a-f]{32})\b"),
-    Pattern(kind="jwt", regex=rf"\beyJ[A-Za-z0-9_\-]{{8,{_LONGEST // 2}}}\.[A-Za-z0-9_\-]{{8,{_LONGEST}}}(?:\.[A-Za-z0-9_\-]{{0,1000}})?", check=_token),
-    Pattern(kind="bearer", regex=r"(?i)\bbearer\s+([A-Za-z0-9._~+/\-]{16,2000}=*)", check=_random, score=0.9),
+    Pattern(kind="jwt", regex=r"\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}(?:\.[A-Za-z0-9_\-]*)?", check=_token),
+    Pattern(kind="bearer", regex=r"(?i)\bbearer\s+([A-Za-z0-9._~+/\-]{16,}=*)", check=_random, score=0.9),
     Pattern(kind="bearer", regex=r"(?i)\bauthorization['\"]?\s*[:=]\s*['\"]?basic\s+([A-Za-z0-9+/]{12,500}={0,2})", score=0.9),
     Pattern(kind="password", regex=rf"(?i){_NAMES}['\"]?\s{{0,3}}(?:=>|:=|==?|:|\bis\b)\s{{0,3}}['\"]?([^\s'\",;`]{{6,500}})", check=_password, score=0.7),
 )  # fmt: skip

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 
 from msgspec import Struct
 
 from penstock.core.errors import missing_extra
 
+LONGEST_NUMBER = 44  # characters of an account or telephone number with its spaces
 BEFORE = 48  # characters before a find that may speak for or against it
 
 
@@ -60,9 +63,26 @@ def compiled(regex: str):  # type: ignore[no-untyped-def]  # re2 brings no types
 
 
 def touches(text: str, start: int, end: int, edges: str = "") -> bool:
-    """Whether `text[start:end]` is only a part of a longer word."""
+    """Whether `text[start:end]` is only a part of a longer word. Scripts without spaces between words do not count."""
     before, after = text[start - 1 : start], text[end : end + 1]
-    return before.isalnum() or after.isalnum() or (before != "" and before in edges) or (after != "" and after in edges)
+    return joins(before) or joins(after) or (before != "" and before in edges) or (after != "" and after in edges)
+
+
+def joins(character: str) -> bool:
+    """Whether a letter or digit continues the word beside it: in Chinese, Japanese and Korean there is no telling."""
+    return character.isalnum() and character < "\u2e80"
+
+
+def windows(text: str, start: int, end: int, gaps: str) -> Iterator[tuple[int, int]]:
+    """Stretches of `text[start:end]` between its `gaps` (a regular expression), by where they begin, the longest first.
+
+    None is longer than `LONGEST_NUMBER`, so their number grows with the text and not with its square.
+    """
+    found = [(start + gap.start(), start + gap.end()) for gap in re.finditer(gaps, text[start:end])]
+    ends = [*(first for first, _ in found), end]
+    for begin in (start, *(last for _, last in found)):
+        for stop in reversed(ends[bisect_right(ends, begin) : bisect_right(ends, begin + LONGEST_NUMBER)]):
+            yield begin, stop
 
 
 def resolve(spans: Iterable[Found]) -> tuple[Found, ...]:

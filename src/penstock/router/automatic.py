@@ -97,7 +97,7 @@ class AutomaticRouter:
             limit = self._settings.max_cost_usd
         if limit is not None:
             decisions = {model: _to(self._routes[model]) for model in models}
-            models = tuple(model for model, decision in decisions.items() if await self._fits(request, decision, limit))
+            models = tuple([model for model, decision in decisions.items() if await self._fits(request, decision, limit)])
             if not models:
                 raise _too_dear(limit, tuple(decisions))
         return Asked(
@@ -141,9 +141,8 @@ class AutomaticRouter:
         """Whether the first answer and the second together keep to the limit."""
         if asked.max_cost_usd is None or decision.escalation is None:
             return True
-        costs = [
-            await self._costs.worst(asked.request, part) for part in (replace(decision, escalation=None), decision.escalation.decision)
-        ]
+        parts = (replace(decision, escalation=None), decision.escalation.decision)
+        costs = [await self._costs.worst(asked.request, part) for part in parts]
         known = [cost for cost in costs if cost is not None]
         return len(known) == len(costs) and sum(known) <= asked.max_cost_usd
 

@@ -2,18 +2,19 @@
 
 A model that is about to be wrong mostly shows it: some token was a close call. What is read of an answer are sums and extremes of
 its tokens' log-probabilities, entropies and margins (Malinin and Gales 2021, "Uncertainty Estimation in Autoregressive Structured
-Prediction"; Gupta et al. 2024, "Language Model Cascades: Token-level Uncertainty and Beyond"), and a logistic model of them, made
-for one model by `penstock router calibrate`, says the probability (Platt 1999).
+Prediction"; Gupta et al. 2024, "Language Model Cascades: Token-level Uncertainty and Beyond"), and a logistic model of them, each by
+a curve of its own (Hastie and Tibshirani 1986, "Generalized Additive Models"), says the probability. `penstock router calibrate`
+makes it, for one model.
 
-All features but three only ever fall while an answer grows. So a bound of what the whole answer can still reach is known after every
-token, and an answer that cannot be trusted any more need not be finished.
+Nearly all of these features only ever fall while an answer grows. So a bound of what the whole answer can still reach is known
+after every token, and an answer that cannot be trusted any more need not be finished.
 """
 
 from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -27,8 +28,10 @@ DEFAULT_QUALITY = 0.98  # of the larger model's accuracy, where nobody asks for 
 NEVER = 1.0  # a trust that no answer reaches
 WORST = (1, 2, 3, 5)  # of the ordered log-probabilities, those that are features
 FALLING = ("total", *(f"worst{place}" for place in WORST), "entropy", "peak", "margin", "doubts")
-FEATURES = (*FALLING, "length", "first", "declines")
+FEATURES = (*FALLING, "mean", "mean_entropy", "length", "first", "declines")
 
+_BUILTIN = Path(__file__).parents[1] / "builtin"
+_MAKE = "make one with penstock router calibrate"
 _EPSILON = 1e-3  # a certain token's log-probability and entropy, so that their logarithm is finite
 _LEAST = -30.0  # servers send -9999 for "never"
 _CLEAR = 8.0  # a margin beyond it says no more
@@ -67,20 +70,38 @@ class Reading:
         for token in logprobs:
             self._take(token)
 
-    def features(self) -> tuple[float, ...]:
-        """The values of `FEATURES`; more is better for all of `FALLING`."""
+    def features(self) -> dict[str, float]:
+        """The value of each of `FEATURES`; logarithms, so that small doubts are told apart as well as large ones."""
+        length = max(self.tokens, 1)
+        lowest = {f"worst{place}": _log(-self._lowest[place - 1] if place <= len(self._lowest) else 0.0) for place in WORST}
+        return {
+            "total": _log(-self._total),
+            **lowest,
+            "entropy": _log(self._entropy),
+            "peak": _log(self._peak),
+            "margin": self._margin,
+            "doubts": -math.log1p(self._close),
+            "mean": _log(-self._total / length),
+            "mean_entropy": _log(self._entropy / length),
+            "length": math.log(length),
+            "first": _log(-self._first),
+            "declines": float(self._declines()),
+        }
+
+    def reach(self, longest: int) -> dict[str, tuple[float, float]]:
+        """The least and the most that each of `FEATURES` can be once the answer has ended, after `longest` tokens at most."""
+        length = max(self.tokens, longest, 1)
+        reach = {name: (-math.inf, value) for name, value in self.features().items()}
+        reach["mean"] = (-math.inf, _log(-self._total / length))
+        reach["mean_entropy"] = (-math.inf, _log(self._entropy / length))
+        reach["length"] = (reach["length"][1], math.log(length))
+        reach["first"] = (reach["first"][1],) * 2 if self.tokens else (-math.inf, math.inf)
+        reach["declines"] = (reach["declines"][1], 1.0)
+        return reach
+
+    def _declines(self) -> bool:
         opening = self._opening[:_OPENING].lower().replace("’", "'")
-        return (
-            _log(-self._total),
-            *(_log(-self._lowest[place - 1] if place <= len(self._lowest) else 0.0) for place in WORST),
-            _log(self._entropy),
-            _log(self._peak),
-            self._margin,
-            -math.log1p(self._close),
-            math.log(max(self.tokens, 1)),
-            _log(-self._first),
-            float(any(phrase in opening for phrase in _DECLINES)),
-        )
+        return any(phrase in opening for phrase in _DECLINES)
 
     def _take(self, token: TokenLogprob) -> None:
         logprob = min(max(token.logprob, _LEAST), 0.0)
@@ -103,8 +124,29 @@ class Reading:
         self._close += margin < _CLOSE
 
 
+class Curve(Struct, frozen=True):
+    """A function of one feature: straight between its points, level beyond them. `xs` rise."""
+
+    xs: tuple[float, ...]
+    ys: tuple[float, ...]
+
+    def at(self, x: float) -> float:
+        if x <= self.xs[0]:
+            return self.ys[0]
+        if x >= self.xs[-1]:
+            return self.ys[-1]
+        right = bisect.bisect_right(self.xs, x)
+        (x0, x1), (y0, y1) = self.xs[right - 1 : right + 1], self.ys[right - 1 : right + 1]
+        return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+
+    def most(self, low: float, high: float) -> float:
+        """Its largest value between `low` and `high`."""
+        inside = self.ys[bisect.bisect_left(self.xs, low) : bisect.bisect_right(self.xs, high)]
+        return max(self.at(low), self.at(high), *inside)
+
+
 class Target(Struct, frozen=True, kw_only=True):
-    """What it takes that a cascade is right `quality` times as often as its larger model: the share `kept` was measured with it."""
+    """What it takes that a cascade is right `quality` times as often as its larger model, and the share of answers it keeps then."""
 
     quality: float
     trust: float
@@ -112,16 +154,15 @@ class Target(Struct, frozen=True, kw_only=True):
 
 
 class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the features of one model's answers become the probability that they are right.
+    """How the features of one model's answers become the probability that they are right: a curve for each, summed.
 
-    `digest` names its weights (SHA-256), where it is known. `targets` are in the order of their quality.
+    `digest` names the model's weights (SHA-256), where they are known. `targets` are in the order of their quality.
     """
 
     model: str
     larger: str  # the model that `targets` compare with
-    features: tuple[str, ...]
-    coefficients: tuple[float, ...]
     intercept: float
+    curves: dict[str, Curve]  # by feature
     longest: int  # tokens of the longest answer that was calibrated on
     targets: tuple[Target, ...]
     digest: str = ""
@@ -129,28 +170,65 @@ class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     def confidence(self, reading: Reading) -> float:
         """The probability that the answer is right, 0 to 1; 0 where not all of it could be read."""
-        return self._probability(reading, reading.features()) if reading.whole and reading.tokens else 0.0
+        if not reading.whole or not reading.tokens:
+            return 0.0
+        features = reading.features()
+        return sigmoid(self.intercept + sum(curve.at(features[name]) for name, curve in self.curves.items()))
 
     def at_best(self, reading: Reading) -> float:
-        """The most that `confidence` can still become, whatever tokens follow, up to the longest answer calibrated on."""
-        values = dict(zip(FEATURES, reading.features(), strict=True))
-        logit = self.intercept
-        for name, coefficient in zip(self.features, self.coefficients, strict=True):
-            ends = [values[name]]
-            if name == "length":
-                ends.append(math.log(max(reading.tokens, self.longest)))
-            elif name == "declines":
-                ends.append(1.0)
-            elif name in FALLING and coefficient < 0:
-                ends.append(_FLOORS.get(name, -math.log(1e6)))
-            logit += max(coefficient * end for end in ends)
-        return _sigmoid(logit)
+        """The most that `confidence` can become, whatever tokens follow, where the answer does not outgrow `longest`."""
+        if not reading.whole:
+            return 0.0
+        reach = reading.reach(self.longest)
+        return sigmoid(self.intercept + sum(curve.most(*reach[name]) for name, curve in self.curves.items()))
 
     def trust_for(self, quality: float | None) -> float:
         """The least confidence to trust for `quality` of the larger model's accuracy; `NEVER` where none was found to do."""
         wanted = DEFAULT_QUALITY if quality is None else quality
         return next((target.trust for target in self.targets if target.quality >= wanted), NEVER)
 
-    def _probability(self, reading: Reading, features: Sequence[float]) -> float:
-        values = dict(zip(FEATURES, features, strict=True))
-        return _sigmoid(self.intercept + sum(c * values[name] for name, c in zip(self.features, self.coefficients, strict=True)))
+
+def read_calibration(path: Path) -> Calibration:
+    """What `penstock router calibrate` wrote. Raises ConfigError."""
+    try:
+        calibration = msgspec.json.decode(path.read_bytes(), type=Calibration)
+    except OSError as error:
+        raise ConfigError(f"the calibration {path} cannot be read: {error.strerror}", hint=_MAKE) from None
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{path} is no calibration: {error}", hint=_MAKE) from None
+    unknown = next((name for name in calibration.curves if name not in FEATURES), None)
+    if unknown is not None:
+        raise ConfigError(f"{path} uses the feature {unknown!r}, which this version does not know", hint=_MAKE)
+    for name, curve in calibration.curves.items():
+        if len(curve.xs) < 2 or len(curve.xs) != len(curve.ys) or sorted(set(curve.xs)) != list(curve.xs):
+            raise ConfigError(f"{path}: the points of {name!r} make no curve", hint=_MAKE)
+    return calibration
+
+
+def builtin_calibrations() -> dict[str, Calibration]:
+    """Of the models that come with Penstock, by name."""
+    found = map(read_calibration, sorted(_BUILTIN.glob("*.cascade.json")))
+    return {calibration.model: calibration for calibration in found}
+
+
+def calibrations(file: str, served: Mapping[str, str]) -> dict[str, Calibration]:
+    """By the name under which each model is served. `served` maps those names to what was loaded; `file` is that of the settings.
+
+    Raises ConfigError for a file that cannot be read or whose model is not served.
+    """
+    known = builtin_calibrations()
+    if file:
+        given = read_calibration(Path(file).expanduser())
+        if given.model not in served and given.model not in served.values():
+            raise ConfigError(f"{file} calibrates {given.model!r}, which is not served", hint=f"served here: {', '.join(served)}")
+        known[given.model] = given
+    return {name: known[own] for name, root in served.items() for own in (name, root) if own in known}
+
+
+def sigmoid(logit: float) -> float:
+    """The logistic function; no input overflows."""
+    return 1.0 / (1.0 + math.exp(-logit)) if logit >= 0 else 1.0 - 1.0 / (1.0 + math.exp(max(logit, -700.0)))
+
+
+def _log(doubt: float) -> float:
+    return -math.log(_EPSILON + doubt)

@@ -4,7 +4,8 @@
     +1      a text of more than 150 tokens, +1 more above 600, +1 more above 2,000
     +1      a context of more than 4,000 tokens
     +1      more than 6 turns of the user
-    +2      code in the text; +1 where it is only spoken of
+    +2      code in the text
+    +1      words of programming
     +1      a mark of maths, +1 more for 3 or more
     +1      demanding words ("analyse", "compare", "design", …), +1 more for 2 or more
     +2      words that ask for reasoning ("prove", "step by step", …), +1 more for 2 or more
@@ -64,7 +65,7 @@ def points(traits: Traits) -> Iterator[tuple[int, str]]:
         (sum(traits.tokens > least for least in (150, 600, 2000)), f"a text of {traits.tokens:,} tokens"),
         (int(traits.context_tokens > 4000), f"a context of {traits.context_tokens:,} tokens"),
         (int(traits.turns > 6), f"{traits.turns} turns"),
-        (2 if traits.code else int(traits.coding > 0), "code" if traits.code else "speaks of code"),
+        (2 * min(traits.code, 1) + min(traits.coding, 1), "code" if traits.code else "speaks of code"),
         (min(traits.maths, 1) + (traits.maths >= 3), "maths"),
         (min(traits.demanding, 2), "a demanding task"),
         (2 * min(traits.reasoning, 1) + (traits.reasoning >= 2), "asks for reasoning"),

@@ -14,6 +14,7 @@ from huggingface_hub import constants
 
 from penstock.core.errors import LoadError
 from penstock.files import BUILTIN, ModelFiles, locate
+from penstock.files.locate import builtin_models
 
 
 def model_folder(folder: Path, *names: str) -> Path:
@@ -34,6 +35,15 @@ def pickled() -> bytes:
 def test_the_built_in_model_is_found_by_name() -> None:
     for name, path in BUILTIN.items():
         assert locate(name) == ModelFiles(name, "safetensors", path, builtin=True)
+
+
+def test_a_folder_of_models_is_listed_by_name_the_default_one_first(tmp_path: Path) -> None:
+    for name in ("penstock-midi", "another", "penstock-mini"):
+        model_folder(tmp_path / name, "config.json", "model.safetensors")
+    model_folder(tmp_path / "static-table", "table.safetensors")  # data that is no model
+    (tmp_path / "prices.toml").touch()
+    assert list(builtin_models(tmp_path)) == ["penstock-mini", "another", "penstock-midi"]
+    assert builtin_models(tmp_path)["another"] == tmp_path / "another"
 
 
 def test_a_folder_in_hugging_face_layout(tmp_path: Path) -> None:

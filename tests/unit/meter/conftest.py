@@ -10,7 +10,7 @@ from books import Postgres, postgres_server
 
 from penstock.meter.database import Database, open_database
 
-TABLES = ("attempts", "keys", "runs", "counters", "things")
+TABLES = ("attempts", "judgements", "keys", "runs", "counters", "things")
 
 
 @pytest.fixture(scope="session")

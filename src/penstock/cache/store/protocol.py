@@ -21,6 +21,10 @@ SEEN_BYTES = 96  # what one of them takes
 SEAL_BYTES = 16
 
 
+class StoreDown(Exception):
+    """The store cannot be reached, or cannot be used."""
+
+
 class Seen(Struct, frozen=True):
     """A comparison made with an entry: how similar a text was, and whether its real answer said the same."""
 

@@ -11,10 +11,10 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
 
-from penstock.core.errors import Bug, InvalidRequest
+from penstock.core.errors import Bug, InvalidRequest, Unsupported
 from penstock.core.types import Delta, Finish, Request, Usage, Vectors
 from penstock.gateway.wire.answer import Prompt
-from penstock.gateway.wire.call import BodyFields, Call, Context, check_token_ids
+from penstock.gateway.wire.call import BodyFields, Call, Context, PenstockFields, check_token_ids
 from penstock.gateway.wire.errors import Failed
 from penstock.gateway.wire.explain import Explained, Told
 from penstock.gateway.wire.fields import Neutral
@@ -69,6 +69,7 @@ def embedding_call(fields: EmbeddingFields, context: Context) -> EmbeddingCall:
     """Check the fields and make the call, one request for all inputs. Raises InvalidRequest."""
     if fields.dimensions is not None and fields.dimensions < 1:
         raise InvalidRequest(f"dimensions is {fields.dimensions}; the least is 1", param="dimensions")
+    _check_wishes(fields.penstock)
     request = Request(
         id="",
         model=context.model,
@@ -88,6 +89,13 @@ def embedding_call(fields: EmbeddingFields, context: Context) -> EmbeddingCall:
         explain=context.explains(fields, requests),
         base64=fields.encoding_format == "base64",
     )
+
+
+def _check_wishes(wishes: PenstockFields | None) -> None:
+    """Vectors come out one way only."""
+    for name in ("samples", "choose", "quality"):
+        if getattr(wishes, name, None) is not None:
+            raise Unsupported(f"penstock.{name} goes with answers, not with vectors", hint="leave it out", param=f"penstock.{name}")
 
 
 class WholeEmbeddings:
