@@ -38,7 +38,7 @@ from penstock.guard import AllowAll, Guard
 from penstock.meter import Admission, Hold, Ledger, MemoryLedger, NoPrices, Pricing, Unlimited
 from penstock.router import Router
 from penstock.trace import Progress, Trace
-from penstock.upstream import Counting, Dispatch, Tokenizing
+from penstock.upstream import Counting, Source, Tokenizing
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 class Pipeline:
     """Every part that a request meets on its way. `deadline_s` bounds requests that bring no deadline; None: unbounded."""
 
-    dispatch: Dispatch
+    dispatch: Source
     router: Router
     admission: Admission = field(default_factory=Unlimited)
     guard: Guard = field(default_factory=AllowAll)
@@ -149,7 +149,15 @@ class Pipeline:
             await hold.reserve(tokens, cost)
 
     async def _worst_case(self, request: Request, decision: Decision) -> tuple[int, Decimal | None]:
-        """Tokens and dollars of the dearest way to answer; no price where that of one way is unknown."""
+        """Tokens and dollars of the dearest way to answer; a cascade may have to pay for the first model and another call."""
+        tokens, dollars = await self._worst_call(request, decision)
+        if decision.escalation is None or decision.escalation.shadow:
+            return tokens, dollars
+        more, dearer = await self._worst_call(request, decision.escalation.decision)
+        return tokens + max(tokens, more), None if dollars is None or dearer is None else dollars + max(dollars, dearer)
+
+    async def _worst_call(self, request: Request, decision: Decision) -> tuple[int, Decimal | None]:
+        """Over all routes of one decision; no price where that of one is unknown."""
         most = await self.dispatch.most(request, decision)
         tokens = (most.prompt_tokens + most.completion_tokens) * most.calls
         dearest = Decimal(0)

@@ -9,13 +9,13 @@ from msgspec import Struct
 from penstock.core.errors import InvalidRequest
 from penstock.core.types import Decision, Request, Route, Usage
 from penstock.meter import Pricing
-from penstock.upstream import Dispatch
+from penstock.upstream import Source
 
 
 class DispatchCosts(Struct, frozen=True):
     """The router's `Costs`."""
 
-    dispatch: Dispatch
+    dispatch: Source
     pricing: Pricing
 
     async def worst(self, request: Request, decision: Decision) -> Decimal | None:

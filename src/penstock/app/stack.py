@@ -26,12 +26,13 @@ from penstock.gateway.auth import Auth
 from penstock.gateway.page import Page, login_page
 from penstock.pipeline import Pipeline
 from penstock.router import make_router
+from penstock.router.confidence import calibrations
 from penstock.text import load_chat_template, load_tokenizer
 from penstock.trace import Observer, Trace
 from penstock.trace.logs import JSONLines, RequestLog
 from penstock.trace.metrics import Metrics
 from penstock.trace.window import Window
-from penstock.upstream import Dispatch, Upstream, embedding_models, routes_by_model
+from penstock.upstream import Cascade, Dispatch, Upstream, Vote, embedding_models, routes_by_model
 from penstock.upstream.embedder import find_embedder
 from penstock.upstream.local import LocalUpstream
 from penstock.upstream.make import make_upstream
@@ -99,11 +100,13 @@ def _watchers(settings: Settings, metrics: Metrics, window: Window | None, log: 
 
 
 def _pipeline(settings: Settings, books: Books, upstreams: dict[str, Upstream], trace: Trace) -> Pipeline:
-    dispatch = Dispatch(upstreams, settings.dispatch, trace=trace)
+    cards = [card for upstream in upstreams.values() for card in upstream.models()]
+    known = calibrations(settings.router, {card.id: card.root or card.id for card in cards})
+    dispatch = Cascade(Vote(Dispatch(upstreams, settings.dispatch, trace=trace)), known)
     costs = DispatchCosts(dispatch, books.pricing)
     return Pipeline(
         dispatch=dispatch,
-        router=make_router(settings.router, routes_by_model(upstreams), embedding_models(upstreams), costs=costs),
+        router=make_router(settings.router, routes_by_model(upstreams), embedding_models(upstreams), costs=costs, calibrations=known),
         admission=books.limiter,
         cache=ExactCache(settings.cache) if settings.cache.exact == "on" else NoCache(),
         pricing=books.pricing,

@@ -174,12 +174,12 @@ class VectorIndex:
         self._clock = clock
         self._flat_most = flat_most if importlib.util.find_spec("usearch") else max_entries
         self._scopes: OrderedDict[bytes, _Scope] = OrderedDict()  # the one unused longest first; none is empty for long
-        self._count = 0
+        self._scope_of: dict[bytes, bytes] = {}  # by key
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vector-index")
 
     def __len__(self) -> int:
         """Vectors in memory."""
-        return self._count
+        return len(self._scope_of)
 
     async def nearest(self, scope: bytes, vector: Floats, count: int) -> list[Near]:
         """The vectors of that scope nearest to `vector`, best first. Raises what reading the store raises."""
@@ -206,16 +206,15 @@ class VectorIndex:
         if (part := self._scopes.get(scope)) is not None:
             part.behind = True
 
-    def remove(self, scope: bytes, key: bytes) -> None:
-        """It is gone from the store."""
-        part = self._scopes.get(scope)
-        if part is None or key not in part.keys:
-            return
-        part.keys.remove(key)
-        self._count -= 1
-        part.flat.remove(key)
-        if part.graph is not None:
-            self._thread.submit(part.graph.remove, [key])
+    def remove(self, keys: Iterable[bytes]) -> None:
+        """These are gone from the store."""
+        for key in keys:
+            part = self._scopes.get(self._scope_of.pop(key, b""))
+            if part is not None:
+                part.keys.discard(key)
+                part.flat.remove(key)
+                if part.graph is not None:
+                    self._thread.submit(part.graph.remove, [key])
 
     def forget(self) -> None:
         """Read every scope anew when it is asked for."""
@@ -240,9 +239,8 @@ class VectorIndex:
                     part.flat.add(row.key, vector)
             if self._scopes.get(scope) is not part:  # forgotten meanwhile
                 return
-            before = len(part.keys)
             part.keys.update(row.key for row in rows)
-            self._count += len(part.keys) - before
+            self._scope_of.update((row.key, scope) for row in rows)
             part.number = max([part.number, *(row.number for row in rows)])
             self._fill_soon(part)
             self._bound(scope)
@@ -272,7 +270,7 @@ class VectorIndex:
             part.filling = None
 
     def _bound(self, newest: bytes) -> None:
-        while self._count > self._max_entries:
+        while len(self) > self._max_entries:
             scope = next(iter(self._scopes))
             self._forget(scope)
             if scope == newest:
@@ -280,20 +278,21 @@ class VectorIndex:
 
     def _forget(self, scope: bytes) -> None:
         part = self._scopes.pop(scope)
-        self._count -= len(part.keys)
+        for key in part.keys:
+            self._scope_of.pop(key, None)
         for task in (part.reading, part.filling):
             if task is not None:
                 task.cancel()
 
 
-def similarity(vector: Floats, kept: bytes) -> float:
-    """The cosine of a unit vector and one that is stored."""
-    return float(np.frombuffer(kept, dtype=np.float16).astype(np.float32) @ vector)
-
-
 def kept(vector: Floats) -> bytes:
     """A vector as it is stored."""
     return vector.astype(np.float16).tobytes()
+
+
+def unpacked(vector: bytes) -> Floats:
+    """A stored vector. [dimensions]"""
+    return np.frombuffer(vector, dtype=np.float16).astype(np.float32)
 
 
 def _vectors(rows: Sequence[Row], dimensions: int) -> Floats:

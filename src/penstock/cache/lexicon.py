@@ -24,7 +24,7 @@ STOPWORDS: Final = frozenset(
 )
 FILLERS: Final = frozenset("what which who whom whose when where why how is are was were do does did can could should would will has have the and or but if in on at for to of a an please".split())
 
-NEGATIONS: Final = frozenset("not no never none nobody nothing nowhere neither nor without cannot non hardly barely except excluding".split())
+NEGATIONS: Final = frozenset("not no never none nobody nothing nowhere neither nor without cannot non hardly barely except excluding avoid avoids avoiding avoided stop stops stopping stopped prevent prevents preventing refuse refuses refusing".split())
 
 CONTRACTIONS: Final = {
     "can't": "can not", "won't": "will not", "shan't": "shall not", "ain't": "is not", "cannot": "can not", "what's": "what is",
@@ -91,23 +91,23 @@ TIME_WORDS: Final = frozenset(
 OPPOSITES: Final = tuple(
     tuple(row.split("/"))
     for row in """best/worst good/bad better/worse increase/decrease increase/reduce raise/lower rise/fall grow/shrink gain/lose
-    before/after buy/sell lend/borrow import/export push/pull open/close start/stop begin/end start/end enter/exit enter/leave arrive/depart
+    before/after buy/sell lend/borrow import/export push/pull open/close begin/end start/end enter/exit enter/leave arrive/depart
     high/low higher/lower highest/lowest tall/short long/short longer/shorter longest/shortest big/small bigger/smaller biggest/smallest
     large/small largest/smallest fast/slow faster/slower fastest/slowest hot/cold hotter/colder hottest/coldest warm/cool early/late
     earlier/later earliest/latest old/new oldest/newest old/young older/younger oldest/youngest rich/poor richest/poorest cheap/expensive
     cheaper/costlier cheapest/costliest easy/hard easy/difficult easier/harder easiest/hardest simple/complex strong/weak stronger/weaker
     strongest/weakest light/heavy light/dark bright/dark thick/thin wide/narrow deep/shallow full/empty wet/dry clean/dirty safe/dangerous
     safe/unsafe hard/soft loud/quiet public/private male/female man/woman men/women boy/girl husband/wife father/mother son/daughter
-    brother/sister boyfriend/girlfriend king/queen love/hate like/dislike like/hate accept/reject allow/forbid allow/ban allow/prevent
+    brother/sister boyfriend/girlfriend king/queen love/hate like/dislike like/hate accept/reject allow/forbid allow/ban 
     permit/prohibit enable/disable include/exclude add/remove add/subtract add/delete create/delete create/destroy build/destroy
     insert/delete install/uninstall connect/disconnect lock/unlock encrypt/decrypt encode/decode compress/decompress mount/unmount
     subscribe/unsubscribe follow/unfollow block/unblock hide/show attach/detach upload/download send/receive give/take give/receive
     win/lose pass/fail succeed/fail success/failure attack/defend agree/disagree appear/disappear ascend/descend ascending/descending
     asc/desc min/max minimum/maximum minimise/maximise minimize/maximize most/least more/less more/fewer above/below over/under
     up/down upward/downward inside/outside internal/external input/output front/back forward/backward left/right top/bottom
-    north/south east/west first/last next/previous always/never everyone/nobody all/none true/false yes/no
+    north/south east/west first/last next/previous everyone/nobody true/false yes/no
     positive/negative plus/minus profit/loss advantage/disadvantage advantages/disadvantages pros/cons benefit/harm benefits/risks
-    benefits/drawbacks strength/weakness strengths/weaknesses cause/effect causes/effects cause/prevent cause/cure question/answer
+    benefits/drawbacks strength/weakness strengths/weaknesses cause/effect causes/effects cause/cure question/answer
     teacher/student doctor/patient employer/employee parent/child buyer/seller legal/illegal possible/impossible healthy/unhealthy
     lucky/unlucky happy/sad happy/unhappy married/single alive/dead born/die birth/death life/death war/peace day/night morning/evening
     sunrise/sunset acid/base solid/liquid credit/debit asset/liability supply/demand lossy/lossless synchronous/asynchronous mutable/immutable

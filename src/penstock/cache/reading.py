@@ -39,6 +39,7 @@ _OPERATOR = re.compile(r"(?:==|!=|<=|>=|&&|\|\||\+\+|--|->|=>|::|<<|>>)")
 _IDENTIFIER = re.compile(r"\w+\(\)$|\w*[a-z]\w*_\w+|[a-z]{2,}[A-Z]\w*")
 _NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
 _ROMAN = re.compile(r"(?=[IVX]{2,6}$)(?:X{0,3})(?:IX|IV|V?I{0,3})$")
+_LETTERS = re.compile(r"[^\W\d_]+")
 _LATIN = re.compile(r"[a-z0-9_'’.+#]+", re.IGNORECASE)
 _ROMANS = {"II": 2, "III": 3, "IV": 4, "VI": 6, "VII": 7, "VIII": 8, "IX": 9, "XI": 11, "XII": 12, "XIII": 13, "XIV": 14, "XV": 15}
 _CURRENCIES = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee", "%": "percent", "°": "degree"}
@@ -192,7 +193,7 @@ def _names(text: str) -> Iterator[frozenset[str]]:
             yield frozenset(run)
             run = []
         if named:
-            run.append(stem(found.group().lower().removesuffix("'s")))
+            run += [stem(part.lower()) for part in _LETTERS.findall(found.group().removesuffix("'s")) if len(part) > 1]
     if run:
         yield frozenset(run)
 

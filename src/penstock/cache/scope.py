@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 
 import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
+from penstock.core.errors import Bug
 from penstock.core.types import Principal, Request, Sampling
 
 GREEDY = Sampling(temperature=0.0)
@@ -21,26 +21,17 @@ DIGEST_BYTES = 32
 _PLAIN = msgspec.msgpack.Encoder(order="sorted")  # dicts that are equal are written alike
 
 
-class Asked(Struct, frozen=True, kw_only=True):
-    """A request as the cache sees it. `text` is the last user turn's; None: nothing of this request is compared by meaning."""
-
-    key: bytes
-    scope: bytes
-    text: str | None
-    tenant: str
-    model: str
+def key_of(request: Request, policy: str) -> bytes:
+    """Of everything that could change the answer, under this version of the policy."""
+    return _digest(b"key", (policy, _bare(request)))
 
 
-def asked(request: Request, policy: str = "", encoder: str = "") -> Asked:
-    """What `request` asks, under this version of the policy and for the vectors of this encoder (its digest)."""
-    bare = _bare(request)
-    text = last_user_text(request)
-    key = _digest(b"key", (policy, bare))
-    scope = b""
-    if text is not None and request.messages is not None:
-        turns = (*request.messages[:-1], replace(request.messages[-1], content=""))
-        scope = _digest(b"scope", (policy, encoder, replace(bare, messages=turns)))
-    return Asked(key=key, scope=scope, text=text, tenant=request.tenant, model=request.model)
+def scope_of(request: Request, policy: str, encoder: str) -> bytes:
+    """The same without the last turn's text, for the vectors of this encoder (its digest). Raises Bug where there is no turn."""
+    if not request.messages:
+        raise Bug("only a chat has a last turn")
+    turns = (*request.messages[:-1], replace(request.messages[-1], content=""))
+    return _digest(b"scope", (policy, encoder, replace(_bare(request), messages=turns)))
 
 
 def last_user_text(request: Request) -> str | None:

@@ -88,19 +88,25 @@ def _swapped(asked: Reading, stored: Reading) -> str:
     """
     if len(asked.words ^ stored.words) > max(2, len(asked.words & stored.words)) or ("by" in asked.order) != ("by" in stored.order):
         return ""
-    places = {word: place for place, word in enumerate(stored.order)}
-    for place, word in enumerate(asked.order):
-        there = places.get(word)
-        if there is None or word in SYMMETRIC:
-            continue
-        left, right = _around(asked.order, place)
-        if not left or not right:
-            continue
-        other_left, other_right = _around(stored.order, there)
-        to_right, to_left = (left - other_left) & (other_right - right), (right - other_right) & (other_left - left)
-        if to_right and to_left:
-            return word
+    places, others = _places(asked.order), _places(stored.order)
+    for word in places.keys() & others.keys():
+        for place, there in zip(places[word], others[word], strict=False):
+            left, right = _around(asked.order, place)
+            if not left or not right:
+                continue
+            other_left, other_right = _around(stored.order, there)
+            if (left - other_left) & (other_right - right) and (right - other_right) & (other_left - left):
+                return word
     return ""
+
+
+def _places(order: tuple[str, ...]) -> dict[str, list[int]]:
+    """Where each word stands between which things could change places."""
+    places: dict[str, list[int]] = {}
+    for place, word in enumerate(order):
+        if len(word) > 1 and word not in SYMMETRIC and word.isalpha():
+            places.setdefault(word, []).append(place)
+    return places
 
 
 def _around(order: tuple[str, ...], place: int) -> tuple[set[str], set[str]]:

@@ -135,6 +135,7 @@ class RuleSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     threshold: float | None = None  # None: the one that was measured
     calibration: str = ""  # file that `penstock guard calibrate` wrote
     patterns: list[str] = []  # regular expressions (RE2), topics or entities, by kind
+    regions: list[str] = []  # of "pii": countries whose telephone numbers may come without their code; empty: the built-in list
     max_chars: Count | None = None
 
 

@@ -22,7 +22,6 @@ from penstock.files.hub import download
 Format = Literal["safetensors", "gguf", "llama2c"]
 
 
-
 def builtin_models(folder: Path) -> Mapping[str, Path]:
     """The models that `folder` holds, by name, the default one first."""
     folders = sorted((file.parent for file in folder.glob("*/config.json")), key=lambda path: (path.name != DEFAULT_MODEL, path.name))

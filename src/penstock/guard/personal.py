@@ -16,16 +16,16 @@ from penstock.guard.spans import BEFORE, Found, Pattern, Scanner, compiled, touc
 
 Find = Callable[[str], Iterable[Found]]
 
-# Who issues cards, by first digits: the lengths that each has.
+# Who issues cards, by first digits, and the lengths that each has. Others count only where the text speaks of a card.
 _ISSUERS = re.compile(
     r"4(?:\d{15}|\d{18})|(?:5[1-5]|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d+|3[47]\d{13}|3(?:0[0-5]|[689]\d)\d{11}|"
     r"(?:6011|64[4-9]\d|65\d\d|62\d\d)\d{12,15}|35(?:2[89]|[3-8]\d)\d{12}|(?:2131|1800)\d{11}|220[0-4]\d{12}"
 )
-_RARE_ISSUERS = re.compile(r"4\d{12}|(?:50|5[6-8]|6\d)\d{10,17}")  # only where the text speaks of a card
 _CARD_WORDS = re.compile(r"(?i)card|carte|karte|tarjeta|visa|master|maestro|amex|debit|credit|pay|charge|\bcc\b|\bpan\b")
 _SSN_WORDS = re.compile(r"(?i)\bssn\b|social.?security|\bsocial\b.{0,12}$")
-_VERSION_WORDS = re.compile(r"(?i)(?:\bv(?:er(?:sion)?)?\.?|version|release|section|chapter|§|\bbuild)\s*(?:is|:|=|#)?\s*$")
+_VERSION_WORDS = re.compile(r"(?i)(?:\bv(?:er(?:sion)?)?\.?|version|release|section|chapter|§|\bbuild)\s*(?:is|:|=|#)?\s*$|\w/$")
 _BORN = r"(?i)\b(?:born|birth(?:day|date)?|d\.?o\.?b\.?|geboren|geburtsdatum|née?|nacid[oa]|nacimiento|nat[oa])\b"
+_SPEAKS_OF_BIRTH = re.compile(_BORN)
 _DATE = (
     r"(?:\d{1,2}[/.\-]\d{1,2}[/.\-](?:19|20)?\d{2}|(?:19|20)\d{2}[/.\-]\d{1,2}[/.\-]\d{1,2}|"
     r"\d{1,2}(?:st|nd|rd|th|\.)?(?: of)? [A-Z][a-zé]{2,9}\.?,? (?:19|20)\d{2}|[A-Z][a-zé]{2,9}\.? \d{1,2}(?:st|nd|rd|th)?,? (?:19|20)\d{2})"
@@ -36,9 +36,9 @@ def _card(found: str, before: str) -> bool:
     digits = re.sub(r"\D", "", found)
     if not 12 <= len(digits) <= 19:
         return False
-    if not (_ISSUERS.fullmatch(digits) or (_RARE_ISSUERS.fullmatch(digits) and _CARD_WORDS.search(before))):
+    if not (_ISSUERS.fullmatch(digits) or _CARD_WORDS.search(before)):
         return False
-    if len(set(digits)) < 3 or len(set(re.sub(r"\d", "", found))) > 1:  # zeros; or spaces and dashes mixed
+    if len(set(digits)) < 2 or len(set(re.sub(r"\d", "", found))) > 1:  # zeros; or spaces and dashes mixed
         return False
     from stdnum import luhn
 
@@ -80,7 +80,7 @@ def _coin(found: str, before: str) -> bool:
 
 def _email(found: str, before: str) -> bool:
     name, _, domain = found.rpartition("@")
-    return name.lower() != "git" and ".." not in domain and not domain.startswith((".", "-")) and bool(re.search(r"\w", name))
+    return len(name) <= 64 and name.lower() != "git" and ".." not in domain and not domain.startswith((".", "-")) and bool(re.search(r"\w", name))
 
 
 def _credentials(found: str, before: str) -> bool:
@@ -89,7 +89,7 @@ def _credentials(found: str, before: str) -> bool:
 
 
 PATTERNS = (
-    Pattern(kind="email", regex=r"[\p{Latin}\p{Greek}\p{Cyrillic}0-9._%+'\-]{1,64}@[\p{Latin}0-9.\-]{1,190}\.\p{Latin}{2,24}",
+    Pattern(kind="email", regex=r"[\p{Latin}\p{Greek}\p{Cyrillic}0-9._%+'\-]+@[\p{Latin}0-9.\-]+\.\p{Latin}{2,24}",
             check=_email, score=0.9),
     Pattern(kind="ssn", regex=r"\d{3}(?:-\d{2}-|\.\d{2}\.| \d{2} |\d{2})\d{4}", check=_ssn, edges="-", score=0.95),
     Pattern(kind="ip", regex=r"\d{1,3}(?:\.\d{1,3}){3}", check=_ip, score=0.95, edges="."),
@@ -115,6 +115,17 @@ class Grouped:
                 if start >= done and not touches(text, start, end) and self._check(text[start:end], text[max(0, start - BEFORE) : start]):
                     yield Found(start, end, self._kind)
                     done = end
+
+
+def date_begins(text: str, start: int) -> int | None:
+    """Where a date of birth begins that may still be growing at the end of `text`; looked for from `start` on."""
+    born = None
+    for born in _SPEAKS_OF_BIRTH.finditer(text, start):
+        pass
+    if born is None or len(text) - born.end() > 24 + 20:  # words between, and the longest date
+        return None
+    date = re.search(r"\d|[A-Z][a-zé]", text[born.end() :])
+    return None if date is None else born.end() + date.start()
 
 
 def finders(kinds: Iterable[str]) -> list[Find]:

@@ -18,14 +18,15 @@ AFTER = 12  # characters after a number that may name it, as in "0171 5550123 (o
 _LEAST, _MOST = 7, 15  # digits; E.164 allows 15
 
 _CANDIDATE = r"(?:\+|\(\+?)?\d(?:[ .\-/()]{0,2}\d){5,}"
+_SENTENCE_ENDS = re.compile(r"\w{4}[.!?]\s")
 _EXTENSION = re.compile(r"(?i)(?: ?x ?| ?ext\.? ?| ?# ?)\d{1,6}(?!\w)")
 _NORTH_AMERICAN = re.compile(r"(?:(?:\+|00)?1[ .\-]?)?(?:\(\d{3}\) ?\d{3}[ .\-]\d{4}|\d{3}([.\-])\d{3}\1\d{4})")
-_DATE = re.compile(r"(?:\d{1,2}[/.\-]\d{1,2}[/.\-]\d{2,4}|(?:19|20)\d\d[/.\-]\d{1,2}[/.\-]\d{1,2})(?:[ T]\d{1,2})?")
-_GOES_ON = re.compile(r"[.,:/\-_]\w|[%°]|\d")  # a decimal, a time, a path
+_DATE = re.compile(r"(?:\d{1,2}[/.\-]\d{1,2}[/.\-]\d{2,4}|(?:19|20)\d\d[/.\-]\d{1,2}[/.\-]\d{1,2}|(?:19|20)\d\d[/\-](?:19|20)\d\d)(?:[ T]\d{1,2})?")
+_GOES_ON = re.compile(r"[.,:/\-_]\d|[%°]|\d")  # a decimal, a time, a path
 _IP = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
 _SPEAKS_FOR = re.compile(
-    r"(?i)\b(?:(?:tele)?phone|tel|call(?:ing|ed)?|cell(?:ular|phone)?|mobile|mob|fax|desk|office|dial|ring|text(?:ed)?|sms|messages?|whatsapp|"
-    r"signal|telegram|answering|reach(?:ed)?|contact|hotline|helpline|landline|voicemail|pager|my number|numbers? (?:is|are|was)|"
+    r"(?i)\b(?:(?:tele)?phone|tel|call(?:ing|ed)?|cell(?:ular|phone)?|mobile|mob|fax|desk|registered|office|dial|ring|text(?:ed)?|sms|messages?|whatsapp|"
+    r"signal|telegram|answering|reach(?:ed)?|contact|hotline|helpline|landline|voicemail|pager|(?:my|your|her|his|our|their) numbers?|"
     r"telefon\w*|handy|mobil\w*|rufnummer|anrufen|téléphone\w*|portable|appel\w*|joindre|teléfono|móvil|ll[aá]m\w+|cellulare|chiam\w+|"
     r"telefone|celular|lig(?:ue|ar)|telefoon|bel(?:len)?)\b|тел|звон|电话|手机|電話|携帯|전화"
 )
@@ -83,7 +84,7 @@ class Phones:
         if written.startswith("+") or written.startswith("(+") or (written.startswith("00") and digits > 9):
             return self._valid("+" + re.sub(r"^\(?(?:\+|00)", "", written), None)
         grouped = len(re.findall(r"\d+", written)) > 1
-        return grouped and written.lstrip("(").startswith("0") and any(self._valid(written, region) for region in self._regions)
+        return grouped and digits >= 9 and written.lstrip("(").startswith("0") and any(self._valid(written, region) for region in self._regions)
 
     def _valid(self, written: str, region: str | None) -> bool:
         try:
@@ -100,4 +101,6 @@ def _context(text: str, start: int, end: int) -> bool | None:
     before = text[max(0, start - 40) : start]
     pro = max((match.end() for match in _SPEAKS_FOR.finditer(before)), default=-1)
     con = max((match.end() for match in _SPEAKS_AGAINST.finditer(before)), default=-1)
+    if pro > con and _SENTENCE_ENDS.search(before, pro):
+        return None
     return None if pro == con else pro > con

@@ -23,6 +23,7 @@ from penstock.core.types import Principal, Request, Role
 from penstock.embed import TextVectors
 
 Where = Literal["input", "tools", "output"]  # what was asked, what tools returned, what is answered
+Part = Literal["text", "reasoning", "arguments"]  # of a message; arguments are those of a tool call, JSON as it was written
 Unit = Literal["span", "sentence", "whole"]
 EVERYONE: tuple[Role, ...] = ("system", "developer", "user", "assistant", "tool")
 
@@ -33,6 +34,7 @@ class Text(Struct, frozen=True, kw_only=True):
     text: str
     where: Where
     role: Role = "user"  # who speaks; of an output: the assistant
+    part: Part = "text"
     start: int = 0  # characters
     decoded_by: tuple[str, ...] = ()  # how it was hidden in what was really written, such as ("base64",)
     principal: Principal = Principal()
@@ -71,6 +73,7 @@ class Reads(Struct, frozen=True, kw_only=True):
 
     where: tuple[Where, ...]  # where the settings name no other place
     roles: tuple[Role, ...] = EVERYONE  # whose texts, of the input
+    parts: tuple[Part, ...] = ("text", "reasoning", "arguments")
     unit: Unit = "span"
     reach: int | None = None
     decodes: bool = True  # also judge what is hidden in an input: homoglyphs, base64 and the like

@@ -21,14 +21,14 @@ _NAMES = (
     r"auth[_-]?token|refresh[_-]?token|private[_-]?key|account[_-]?key|encryption[_-]?key|signing[_-]?key|token|credentials?)"
 )
 _STAND_INS = re.compile(
-    r"(?i)^(?:\$|<|\{|%|\[|\*+$|x{3,}|\.{3})|env\b|environ|getenv|getpass|process\.|config|settings|placeholder|example|change.?me|your|"
-    r"^(?:none|null|true|false|undefined|required|optional|string|redacted|hidden)\b|\(|\)$"
+    r"(?i)^(?:\$|<|\{|%|\[|\*+$|x{3,}|\.{3}|[~.]{0,2}/[\w./\-]+$|env\b|process\.|config\b|settings\b|placeholder|example|change.?me|your|"
+    r"(?:none|null|true|false|undefined|required|optional|string|redacted|hidden)\b)|environ|getenv|getpass|\w\(|\)$"
 )
 
 
 def _random(found: str, before: str) -> bool:
-    """Whether it looks drawn at random, and not like a word or a name."""
-    return bool(re.search(r"\d", found)) and bool(re.search(r"[A-Za-z]", found)) and entropy(found) >= 3.0
+    """Whether it looks drawn at random, and not like words joined by dashes."""
+    return bool(re.search(r"\d", found)) and bool(re.search(r"[A-Za-z]", found)) and entropy(found) >= 2.0
 
 
 def _password(found: str, before: str) -> bool:

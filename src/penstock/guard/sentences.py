@@ -1,24 +1,23 @@
-"""Where the sentences of a text begin and end."""
+"""Where sentences end."""
 
 from __future__ import annotations
 
 import re
 
-LONGEST = 600  # characters; a longer one is cut there
-
-_END = re.compile(r"(?<=[.!?。！？])[\"'”’)\]]*\s+|[。！？]|\s*\n\s*|(?<=\|)\s*(?=[A-Z]+:)|\s*(?:<!--|-->|</?\w+[^<>]{0,80}>)\s*")
-_LETTER = re.compile(r"\w")
+_END = re.compile(r"[.!?…]+[\"')\]»”’]*\s+|[。！？]+|\n\s*")
 
 
-def sentences(text: str) -> list[tuple[int, int]]:
-    """The (start, end) of each sentence or line that says something, in order; what is between them is space or markup."""
-    found: list[tuple[int, int]] = []
-    start = 0
-    for match in [*_END.finditer(text), None]:
-        end = match.start() if match else len(text)
-        for cut in range(start, end, LONGEST):
-            stop = min(cut + LONGEST, end)
-            if _LETTER.search(text, cut, stop):
-                found.append((cut, stop))
-        start = match.end() if match else len(text)
-    return found
+def sentence_end(text: str, start: int = 0) -> int:
+    """The end of the last whole sentence from `start` on, with the space after it; `start`: there is none.
+
+    A sentence is whole when something follows it.
+    """
+    return max((match.end() for match in _END.finditer(text, start) if match.end() < len(text)), default=start)
+
+
+def sentences(text: str, start: int = 0) -> list[tuple[int, int]]:
+    """Where each sentence from `start` on begins and ends; the last may be cut short. Together they are the whole text."""
+    ends = [match.end() for match in _END.finditer(text, start)]
+    if not ends or ends[-1] < len(text):
+        ends.append(len(text))
+    return [(begin, end) for begin, end in zip([start, *ends], ends, strict=False) if end > begin]

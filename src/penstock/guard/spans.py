@@ -59,7 +59,10 @@ def compiled(regex: str):  # type: ignore[no-untyped-def]  # re2 brings no types
         import re2
     except ImportError as error:
         raise missing_extra("finding personal data", "guard") from error
-    return re2.compile(regex)
+    options = re2.Options()
+    options.max_mem = 64 << 20  # bytes; with less, some expressions fall back to a slower way
+    options.log_errors = False
+    return re2.compile(regex, options)
 
 
 def touches(text: str, start: int, end: int, edges: str = "") -> bool:

@@ -20,8 +20,10 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from penstock.core.config import RouterSettings
 from penstock.core.errors import ConfigError
 from penstock.core.types import TokenLogprob
+from penstock.router.policy import TIERS
 
 ALTERNATIVES = 5  # that are asked for beside each token
 DEFAULT_QUALITY = 0.98  # of the larger model's accuracy, where nobody asks for another
@@ -211,18 +213,25 @@ def builtin_calibrations() -> dict[str, Calibration]:
     return {calibration.model: calibration for calibration in found}
 
 
-def calibrations(file: str, served: Mapping[str, str]) -> dict[str, Calibration]:
-    """By the name under which each model is served. `served` maps those names to what was loaded; `file` is that of the settings.
+def calibrations(settings: RouterSettings, served: Mapping[str, str]) -> dict[str, Calibration]:
+    """By the name under which each model is served; `served` maps those names to what was loaded.
 
-    Raises ConfigError for a file that cannot be read or whose model is not served.
+    Raises ConfigError for a file that cannot be read or whose model is not served, and for a cascade whose first model has none.
     """
     known = builtin_calibrations()
-    if file:
-        given = read_calibration(Path(file).expanduser())
+    if settings.calibration:
+        given = read_calibration(Path(settings.calibration).expanduser())
         if given.model not in served and given.model not in served.values():
-            raise ConfigError(f"{file} calibrates {given.model!r}, which is not served", hint=f"served here: {', '.join(served)}")
+            where = f"{settings.calibration} calibrates {given.model!r}"
+            raise ConfigError(f"{where}, which is not served", hint=f"served here: {', '.join(served)}")
         known[given.model] = given
-    return {name: known[own] for name, root in served.items() for own in (name, root) if own in known}
+    found = {name: known[own] for name, root in served.items() for own in (root, name) if own in known}
+    if settings.policy == "cascade" and settings.mode != "off":
+        first = next((settings.tiers[tier] for tier in TIERS if tier in settings.tiers), None)
+        if first in served and first not in found:
+            hint = f"make one with penstock router calibrate --small {first}, and name it in router.calibration"
+            raise ConfigError(f"the cascade asks {first!r} first, of which no calibration is known", hint=hint)
+    return found
 
 
 def sigmoid(logit: float) -> float:

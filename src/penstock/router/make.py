@@ -10,6 +10,7 @@ from penstock.core.types import Route
 from penstock.embed import TextVectors
 from penstock.router.automatic import AutomaticRouter
 from penstock.router.cascade import Cascade
+from penstock.router.confidence import Calibration
 from penstock.router.fixed import AUTO, FixedRouter
 from penstock.router.policy import Policy, Tiers, fill
 from penstock.router.protocol import Costs, NoCosts, Router
@@ -22,8 +23,10 @@ def make_router(
     embeds: Collection[str] = (),
     vectors: TextVectors | None = None,
     costs: Costs | None = None,
+    calibrations: Mapping[str, Calibration] | None = None,
 ) -> Router:
-    """`embeds` are the models that make vectors, `vectors` what a classifier reads texts by.
+    """`embeds` are the models that make vectors, `vectors` what a classifier reads texts by,
+    `calibrations` how far a cascade trusts each model that may be asked first.
 
     Raises ConfigError for names that are not served, tiers that are missing and files that do not fit; MissingExtra.
     """
@@ -32,7 +35,7 @@ def make_router(
     if settings.policy == "fixed" or settings.mode == "off":
         return AutomaticRouter(settings, fixed, routes, costs)
     tiers = _tiers(settings, routes, embeds)
-    return AutomaticRouter(settings, fixed, routes, costs, (_policy(settings, tiers, vectors, costs), tiers))
+    return AutomaticRouter(settings, fixed, routes, costs, (_policy(settings, tiers, vectors, costs, calibrations or {}), tiers))
 
 
 def _tiers(settings: RouterSettings, routes: Mapping[str, Sequence[Route]], embeds: Collection[str]) -> Tiers:
@@ -52,10 +55,12 @@ def _tiers(settings: RouterSettings, routes: Mapping[str, Sequence[Route]], embe
     return fill(settings.tiers)
 
 
-def _policy(settings: RouterSettings, tiers: Tiers, vectors: TextVectors | None, costs: Costs) -> Policy:
+def _policy(
+    settings: RouterSettings, tiers: Tiers, vectors: TextVectors | None, costs: Costs, calibrations: Mapping[str, Calibration]
+) -> Policy:
     if settings.policy == "cascade":
         if len(tiers.distinct) < 2:
             hint = 'router.tiers = { simple = "<a small model>", complex = "<a large model>" }'
             raise ConfigError("the policy 'cascade' needs two models, router.tiers names one", hint=hint)
-        return Cascade()
+        return Cascade(calibrations)
     return Rules()

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from penstock.core.errors import PenstockError
@@ -23,7 +22,8 @@ from penstock.core.types import Decision, Delta, Escalation, Event, Finish, Judg
 from penstock.router.confidence import ALTERNATIVES, Calibration, Reading
 from penstock.trace import Progress, Tab
 from penstock.upstream.most import Most
-from penstock.upstream.protocol import Source, Upstream
+from penstock.upstream.protocol import Upstream
+from penstock.upstream.source import Source
 
 _UNTRUSTED = {
     "length": "its answer was cut off",
@@ -63,14 +63,15 @@ class Cascade:
         await self._try(request, decision, trial)
         trial.judge()
         if trial.trusted:
-            progress.decision = replace(progress.decision or decision, why=f"{decision.why}; {trial.why}")
+            taken = progress.decision or decision
+            progress.decision = replace(taken, why=f"{taken.why}; {trial.why}")
             for event in trial.events:
                 yield event
             return
         answered, progress.answering = progress.answering, None
         for tab in progress.tabs:
             tab.purpose = "cascade"
-        onward = replace(escalation.decision, why="; ".join(filter(None, (decision.why, trial.why, escalation.decision.why))))
+        onward = replace(escalation.decision, why=f"{decision.why}; {trial.why}")
         sent = False
         try:
             async with aclosing(self._source.stream(request, onward, progress)) as events:
@@ -79,7 +80,7 @@ class Cascade:
                     yield event
             return
         except PenstockError as error:
-            if sent or not trial.answered:
+            if sent or trial.failed:
                 raise
             failure = error
         async with aclosing(self._fallen_back(request, decision, trial, answered, failure)) as events:
@@ -97,7 +98,7 @@ class Cascade:
                     if not trial.see(event):
                         return
         except PenstockError as error:
-            trial.failed(error)
+            trial.fail(error)
 
     async def _fallen_back(
         self, request: Request, decision: Decision, trial: _Trial, answered: Tab | None, failure: PenstockError
@@ -144,7 +145,7 @@ class _Trial:
         self.progress = progress
         self.events: list[Event] = []
         self.finish: Finish | None = None
-        self.answered = False
+        self.failed = False
         self.trusted = False
         self.confidence: float | None = None
         self._model = decision.route.model
@@ -157,7 +158,6 @@ class _Trial:
 
     def see(self, event: Event) -> bool:
         """Take note of an event. False: the answer cannot be trusted, whatever comes."""
-        self.answered = True
         if isinstance(event, Finish):
             self._weigh(event)
         elif isinstance(event, Delta) and event.index < len(self._readings):
@@ -166,9 +166,9 @@ class _Trial:
             return self._hopeful(reading)
         return not self.why or self.trusted
 
-    def failed(self, error: PenstockError) -> None:
+    def fail(self, error: PenstockError) -> None:
         """The first model gave no whole answer."""
-        self.answered = False
+        self.failed, self.finish = True, None
         self.why = f"{self._model!r} failed: {error.message}"
 
     def judge(self) -> None:

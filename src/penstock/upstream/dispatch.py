@@ -132,7 +132,8 @@ class Dispatch:
 
     def _open(self, request: Request, route: Route, progress: Progress, *, replicas: bool, purpose: Purpose | None = None) -> Call:
         if purpose is None:
-            purpose = "retry" if progress.tabs else "answer" if request.inputs is None else "embedding"
+            again = any(tab.purpose != "cascade" for tab in progress.tabs)
+            purpose = "retry" if again else "answer" if request.inputs is None else "embedding"
         tab = progress.attempt(route, purpose)
         events = self.upstreams[route.upstream].stream(request, route, tab)
         call = Call(events, tab, progress, self._breaker(route), self._clock)

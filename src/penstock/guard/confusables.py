@@ -1,0 +1,63 @@
+"""Letters of other scripts that look like Latin ones, from Unicode's confusables (UTS 39): the ones whose shape is the same in common fonts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+_ALIKE = {
+    "A": "\u0410\u0391",
+    "B": "\u0412\u0392",
+    "C": "\u0421\u03f9",
+    "D": "\u13a0",
+    "E": "\u0415\u0395",
+    "F": "\u03dc",
+    "G": "\u050c",
+    "H": "\u041d\u0397",
+    "I": "\u0406\u0399\u04c0",
+    "J": "\u0408",
+    "K": "\u041a\u039a",
+    "L": "\u13de",
+    "M": "\u041c\u039c",
+    "N": "\u039d",
+    "O": "\u041e\u039f\u0555",
+    "P": "\u0420\u03a1",
+    "Q": "\u051a",
+    "R": "\u13a1",
+    "S": "\u0405",
+    "T": "\u0422\u03a4",
+    "U": "\u054d",
+    "V": "\u0474",
+    "W": "\u051c",
+    "X": "\u0425\u03a7",
+    "Y": "\u0423\u03a5\u04ae",
+    "Z": "\u0396",
+    "a": "\u0430\u03b1\u0251",
+    "b": "\u042c\u0185",
+    "c": "\u0441\u03f2\u217d",
+    "d": "\u0501\u056a\u217e",
+    "e": "\u0435\u04bd\u212e",
+    "f": "\u017f\u03dd",
+    "g": "\u0261\u0581",
+    "h": "\u04bb\u0570",
+    "i": "\u0456\u03b9\u0131\u04cf\u2170",
+    "j": "\u0458\u03f3",
+    "k": "\u03ba\u043a",
+    "l": "\u217c\u2223",
+    "m": "\u043c\u217f",
+    "n": "\u0578\u043f\u03b7",
+    "o": "\u043e\u03bf\u0585\u03c3",
+    "p": "\u0440\u03c1",
+    "q": "\u051b\u0563",
+    "r": "\u0433\u1d26",
+    "s": "\u0455\ua731",
+    "t": "\u0442\u03c4",
+    "u": "\u03c5\u057d\u028b",
+    "v": "\u03bd\u0475\u2174",
+    "w": "\u051d\u0461\u0561",
+    "x": "\u0445\u03c7\u2179",
+    "y": "\u0443\u04af\u03b3",
+    "z": "\u1d22",
+}
+
+LOOKALIKES: Mapping[str, str] = MappingProxyType({alike: letter for letter, alikes in _ALIKE.items() for alike in alikes})

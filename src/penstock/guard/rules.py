@@ -1,0 +1,157 @@
+"""The guard made of rules.
+
+Every text of a request is judged, each rule by itself and by the text as it was written, so that their order changes nothing. Of the
+actions that follow the strictest wins. What a rule said of a text is remembered, so that a long chat pays for its last turn only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+
+from msgspec import Struct
+
+from penstock.core.config import Action
+from penstock.core.types import Event, Judge, Judgement, Request
+from penstock.guard.cuts import Cut, Placeholders, cuts_of
+from penstock.guard.decode import readings
+from penstock.guard.enforced import Enforced, Verdict
+from penstock.guard.hidden import judged
+from penstock.guard.protocol import Checked
+from penstock.guard.rule import Opinion, Text
+from penstock.guard.slots import is_unreadable, texts_of, with_texts
+from penstock.guard.stream import watched
+from penstock.guard.views import View
+
+MOST_REMEMBERED = 16_384  # opinions, about half a kilobyte each
+LONG = 4096  # characters that are decoded on the event loop
+
+
+class _Found(Struct, frozen=True, kw_only=True):
+    """What one rule says of a request: its verdicts by the place of the text."""
+
+    rule: Enforced
+    action: Action
+    verdicts: Mapping[int, Verdict]
+
+    @property
+    def failed(self) -> str:
+        return next((verdict.failed for verdict in self.verdicts.values() if verdict.failed), "")
+
+    @property
+    def objections(self) -> dict[int, Opinion]:
+        return {place: verdict.opinion for place, verdict in self.verdicts.items() if verdict.opinion.why}
+
+    @property
+    def refuses(self) -> bool:
+        if self.rule.shadow:
+            return False
+        return bool(self.objections) and self.action == "refuse" or bool(self.failed) and self.rule.refuses_when_failed
+
+    def judgements(self) -> Iterator[Judgement]:
+        took_s = sum(verdict.took_s for verdict in self.verdicts.values())
+        if opinions := self.objections.values():
+            why = "; ".join(dict.fromkeys(opinion.why for opinion in opinions))
+            scores = [opinion.score for opinion in opinions if opinion.score is not None]
+            yield self.rule.judgement(self.action, why, score=max(scores, default=None), took_s=took_s)
+        if self.failed:
+            yield self.rule.failure(self.failed, took_s)
+
+
+class RuleGuard:
+    """A guard of `rules`. `hold_chars`: the most of a stream that is held back for rules that know how far they look."""
+
+    def __init__(self, rules: Sequence[Enforced], hold_chars: int) -> None:
+        self._rules = rules
+        self._hold_chars = hold_chars
+        self._remembered: OrderedDict[bytes, Opinion] = OrderedDict()
+
+    async def check(self, request: Request, judge: Judge) -> Checked:
+        """See `Guard`. A refused request comes back without what was found in it, for whoever writes it down."""
+        rules = [(rule, action) for rule in self._rules if (action := rule.action(request.principal)) != "allow"]
+        rules = [(rule, action) for rule, action in rules if rule.on & {"input", "tools"}]
+        if not rules:
+            return Checked(request=request)
+        texts = texts_of(request)
+        if is_unreadable(request):
+            unread = {0: Verdict(failed="token ids cannot be read")}
+            found = [_Found(rule=rule, action=action, verdicts=unread) for rule, action in rules if "input" in rule.on]
+        else:
+            verdicts = await self._asked([rule for rule, _ in rules], texts)
+            found = [_Found(rule=rule, action=action, verdicts=verdicts[rule]) for rule, action in rules]
+        return _concluded(request, texts, found, judge)
+
+    def watch(self, checked: Checked, events: AsyncGenerator[Event, None], judge: Judge) -> AsyncGenerator[Event, None]:
+        """See `Guard`."""
+        principal = checked.request.principal
+        rules = [rule for rule in self._rules if "output" in rule.on and rule.action(principal) != "allow"]
+        if checked.request.inputs is not None or not (rules or checked.originals):
+            return events
+        return watched(rules, checked, events, judge, self._hold_chars)
+
+    async def _asked(self, rules: Sequence[Enforced], texts: Sequence[Text]) -> dict[Enforced, dict[int, Verdict]]:
+        """What each rule says of each text that it reads; only what is not remembered is asked."""
+        found: dict[Enforced, dict[int, Verdict]] = {rule: {} for rule in rules}
+        asked: list[tuple[Enforced, int, bytes]] = []
+        for place, text in enumerate(texts):
+            digest = _digest(text)
+            for rule in rules:
+                if rule.wants(text):
+                    key = digest + rule.name.encode()
+                    known = self._remembered.get(key)
+                    if known is None:
+                        asked.append((rule, place, key))
+                    else:
+                        self._remembered.move_to_end(key)
+                        found[rule][place] = Verdict(opinion=known)
+        views = {place: await _readings(texts[place]) for place in {place for rule, place, _ in asked if rule.reads.decodes}}
+        verdicts = await _all([(rule, texts[place], views.get(place, [])) for rule, place, _ in asked])
+        for (rule, place, key), verdict in zip(asked, verdicts, strict=True):
+            found[rule][place] = verdict
+            if not verdict.failed:
+                self._remember(key, verdict.opinion)
+        return found
+
+    def _remember(self, key: bytes, opinion: Opinion) -> None:
+        self._remembered[key] = opinion
+        if len(self._remembered) > MOST_REMEMBERED:
+            self._remembered.popitem(last=False)
+
+
+def _concluded(request: Request, texts: Sequence[Text], found: Sequence[_Found], judge: Judge) -> Checked:
+    """What follows from all that was found, in the order of the rules."""
+    for one in found:
+        for judgement in one.judgements():
+            judge(judgement)
+    refusal = next((judgement for one in found if one.refuses for judgement in one.judgements() if judgement.action == "refuse"), None)
+    cuts: dict[int, list[Cut]] = {}
+    for one in found:
+        if not one.rule.shadow:
+            for place, opinion in one.objections.items():
+                cuts.setdefault(place, []).extend(cuts_of(opinion.spans, one.rule, one.action))
+    if not any(cuts.values()):
+        return Checked(request=request, refusal=refusal)
+    placeholders = Placeholders([text.text for text in texts])
+    clean = (placeholders.redact(text.text, cuts.get(place, ())) for place, text in enumerate(texts))
+    return Checked(request=with_texts(request, clean), refusal=refusal, originals=placeholders.originals)
+
+
+async def _all(jobs: Sequence[tuple[Enforced, Text, Sequence[View]]]) -> list[Verdict]:
+    if len(jobs) == 1:
+        return [await judged(*jobs[0])]
+    return await asyncio.gather(*(judged(*job) for job in jobs))
+
+
+async def _readings(text: Text) -> list[View]:
+    return readings(text.text) if len(text.text) <= LONG else await asyncio.to_thread(readings, text.text)
+
+
+def _digest(text: Text) -> bytes:
+    """Of all that an opinion may depend on; no key learns by the time it takes what another asked."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (text.principal.key_id, text.where, text.role, text.part, text.text):
+        digest.update(part.encode(errors="surrogatepass"))
+        digest.update(b"\0")
+    return digest.digest()
