@@ -94,6 +94,7 @@ class Pipeline:
     async def _answer(self, request: Request, hold: Hold, progress: Progress) -> AsyncGenerator[Event, None]:
         with progress.stage("guard") as stage:
             checked = await self.guard.check(request, progress.judge)
+            progress.redacted(checked.request, checked.originals)
             stage.note = "refuse" if checked.refusal else "redact" if checked.originals else "allow"
         if checked.refusal is not None:
             yield _refusal(checked.refusal)

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from penstock.cache import ExactCache, Found
+from penstock.cache import AnswerCache, Found
 from penstock.core.config import CacheSettings, DispatchSettings
 from penstock.core.errors import EngineDied, InvalidRequest, Overloaded
 from penstock.core.types import (
@@ -423,7 +423,7 @@ async def test_tokens_count_against_a_limit_for_every_call_and_not_for_a_cached_
         dispatch=Dispatch(named, DispatchSettings(hedge_after_s=0.005)),
         router=FixedRouter(routes_by_model(named)),
         admission=limiter,
-        cache=ExactCache(CacheSettings(exact="on")),
+        cache=AnswerCache(CacheSettings(exact="on")),
     )
     key = Principal(key_id="k", limits=Limits(tokens_per_minute=1000))
     request = replace(ask(max_tokens=4), principal=key, sampling=Sampling(max_tokens=4, temperature=0.0))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from penstock.guard.features import BUCKETS, Grams
 
@@ -35,32 +35,38 @@ class Penalty:
 
     grams: float = 2e-5
     dense: float = 1e-4
-    steps: int = 250
-    rate: float = 0.05
+    steps: int = 120
+    rate: float = 0.1
 
 
-def fit(rows: Sequence[Grams], dense: Floats, labels: Floats, weights: Floats, penalty: Penalty = Penalty()) -> Fitted:  # noqa: B008 (frozen)
+PENALTY = Penalty()
+
+
+def fit(rows: Sequence[Grams], dense: Floats, labels: Floats, weights: Floats, penalty: Penalty = PENALTY) -> Fitted:
     """The head that tells `labels` (0 or 1) apart; `weights` says how much each row counts."""
-    torch.manual_seed(0)
     mean, spread = dense.mean(axis=0), dense.std(axis=0) + 1e-2
     scaled = torch.from_numpy(((dense - mean) / spread).astype(np.float32))
-    ids = torch.from_numpy(np.concatenate([row.buckets for row in rows]))
-    values = torch.from_numpy(np.concatenate([row.weights for row in rows]))
-    offsets = torch.from_numpy(np.cumsum([0, *(len(row.buckets) for row in rows[:-1])]))
+    table = _sparse(rows)
+    across = table.t().to_sparse_csr()
     target, importance = torch.from_numpy(labels), torch.from_numpy(weights / weights.sum())
-    table = torch.zeros(BUCKETS, 1, requires_grad=True)
-    line = torch.zeros(dense.shape[1], requires_grad=True)
-    bias = torch.zeros(1, requires_grad=True)
-    optimizer = torch.optim.Adam([table, line, bias], lr=penalty.rate)
+    grams, line, bias = torch.zeros(BUCKETS), torch.zeros(dense.shape[1]), torch.zeros(1)
+    optimizer = torch.optim.Adam([grams, line, bias], lr=penalty.rate)
     for step in range(penalty.steps):
         for group in optimizer.param_groups:
             group["lr"] = penalty.rate * (1 - step / penalty.steps)
-        optimizer.zero_grad()
-        sparse = F.embedding_bag(ids, table, offsets, mode="sum", per_sample_weights=values)[:, 0]
-        logits = sparse + scaled @ line + bias
-        loss = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * importance).sum()
-        loss = loss + penalty.grams * table.square().sum() + penalty.dense * line.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        off = (torch.sigmoid(table @ grams + scaled @ line + bias) - target) * importance  # the loss by each row's logit
+        grams.grad = across @ off + 2 * penalty.grams * grams
+        line.grad = off @ scaled + 2 * penalty.dense * line
+        bias.grad = off.sum().reshape(1)
         optimizer.step()
-    weights_of = (line.detach().numpy() / spread).astype(np.float32)
-    return Fitted(table.detach().numpy()[:, 0], weights_of, float(bias.item()) - float(mean @ weights_of))
+    weights_of = (line.numpy() / spread).astype(np.float32)
+    return Fitted(grams.numpy(), weights_of, float(bias.item()) - float(mean @ weights_of))
+
+
+def _sparse(rows: Sequence[Grams]) -> torch.Tensor:
+    """[rows, BUCKETS] in compressed rows."""
+    starts = np.cumsum([0, *(len(row.buckets) for row in rows)])
+    buckets, weights = (np.concatenate([getattr(row, name) for row in rows]) for name in ("buckets", "weights"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls its sparse layout a beta
+        return torch.sparse_csr_tensor(torch.from_numpy(starts), torch.from_numpy(buckets), torch.from_numpy(weights), (len(rows), BUCKETS))

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
 
-from penstock.app.books import Books, open_books
+from penstock.app.books import Books, data_folder, open_books
 from penstock.app.costs import DispatchCosts
-from penstock.cache import NoCache
-from penstock.cache.exact import ExactCache
+from penstock.cache import Cache, make_cache
 from penstock.core.config import ModelSettings
 from penstock.core.errors import ConfigError
 from penstock.core.settings import Settings
 from penstock.core.types import ModelCard
+from penstock.embed import TextVectors, open_vectors
 from penstock.engine.client import EngineClient
 from penstock.engine.messages import EngineInfo, EngineStats, Loading
 from penstock.files import locate
 from penstock.gateway.auth import Auth
 from penstock.gateway.page import Page, login_page
+from penstock.guard import make_guard
 from penstock.pipeline import Pipeline
 from penstock.router import make_router
 from penstock.router.confidence import calibrations
@@ -79,7 +81,11 @@ async def build(settings: Settings, progress: LoadProgress, *, show_downloads: b
         trace = Trace(*_watchers(settings, metrics, window, log, opened), keep_text=settings.trace.log_prompts or settings.page.keep_text)
         steps: list[OnStep] = [metrics.step, *([window.step] if window else ())]
         upstreams, served = await _upstreams(settings, steps, progress, opened, show_downloads)
-        pipeline = _pipeline(settings, books, upstreams, trace)
+        vectors = _vectors(settings, opened)
+        cache = make_cache(settings.cache, data_folder(settings), vectors)
+        opened.push_async_callback(cache.close)
+        guard = await asyncio.to_thread(make_guard, settings.guard, vectors)
+        pipeline = replace(_pipeline(settings, books, upstreams, trace, cache), guard=guard)
         metrics.serve(card.id for card in pipeline.models())
         page = Page(pipeline, window, settings.page) if window else None
         auth = Auth(books.ring, settings.server, is_open=settings.keys.open, login_page=login_page() if page else None)
@@ -99,7 +105,19 @@ def _watchers(settings: Settings, metrics: Metrics, window: Window | None, log: 
         yield spans
 
 
-def _pipeline(settings: Settings, books: Books, upstreams: dict[str, Upstream], trace: Trace) -> Pipeline:
+def _vectors(settings: Settings, opened: AsyncExitStack) -> Callable[[], TextVectors]:
+    """The vectors of texts, one for all who want some, made for the first of them; `opened` closes it."""
+
+    @functools.cache
+    def shared() -> TextVectors:
+        vectors = open_vectors(settings.cache.encoder)
+        opened.push_async_callback(vectors.close)
+        return vectors
+
+    return shared
+
+
+def _pipeline(settings: Settings, books: Books, upstreams: dict[str, Upstream], trace: Trace, cache: Cache) -> Pipeline:
     cards = [card for upstream in upstreams.values() for card in upstream.models()]
     known = calibrations(settings.router, {card.id: card.root or card.id for card in cards})
     dispatch = Cascade(Vote(Dispatch(upstreams, settings.dispatch, trace=trace)), known)
@@ -108,7 +126,7 @@ def _pipeline(settings: Settings, books: Books, upstreams: dict[str, Upstream], 
         dispatch=dispatch,
         router=make_router(settings.router, routes_by_model(upstreams), embedding_models(upstreams), costs=costs, calibrations=known),
         admission=books.limiter,
-        cache=ExactCache(settings.cache) if settings.cache.exact == "on" else NoCache(),
+        cache=cache,
         pricing=books.pricing,
         ledger=books.ledger,
         trace=trace,

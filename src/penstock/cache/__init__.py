@@ -1,6 +1,7 @@
 """Answer again without computing."""
 
-from penstock.cache.exact import ExactCache
+from penstock.cache.layered import AnswerCache
+from penstock.cache.make import make_cache
 from penstock.cache.protocol import Cache, Found, NoCache
 
-__all__ = ["Cache", "ExactCache", "Found", "NoCache"]
+__all__ = ["AnswerCache", "Cache", "Found", "NoCache", "make_cache"]

@@ -29,7 +29,7 @@ from penstock.cache.scope import key_of, last_user_text, repeats
 from penstock.cache.semantic import Look, SemanticTier
 from penstock.cache.storable import why_unfit, why_unstorable
 from penstock.cache.store.memory import MemoryStore
-from penstock.cache.store.protocol import Entry, Held, Part, Store
+from penstock.cache.store.protocol import Bounds, Entry, Held, Part, Store
 from penstock.core.config import CacheSettings
 from penstock.core.types import Delta, Event, Finish, Judge, Judgement, Request, Vectors
 from penstock.trace import Tab
@@ -59,10 +59,14 @@ class AnswerCache:
     """Implements `protocol.Cache` over a store. It owns all that it is given. `clock` is in unix seconds. Used from one event loop."""
 
     def __init__(
-        self, settings: CacheSettings, store: Store, semantic: SemanticTier | None = None, clock: Callable[[], float] = time.time
+        self,
+        settings: CacheSettings,
+        store: Store | None = None,
+        semantic: SemanticTier | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
-        self._store = store
+        self._store = store or MemoryStore(Bounds(settings.max_bytes, settings.max_entries), clock)
         self._semantic = semantic
         self._clock = clock
         self._flights = Flights()
@@ -107,10 +111,10 @@ class AnswerCache:
         if answer is None:
             return
         storing = self._stored(plan, answer)
-        if isinstance(self._store, MemoryStore) and plan.look is not None and plan.look.entry is None or not self._looks(plan):
-            await storing  # nothing of it waits
+        if isinstance(self._store, MemoryStore) and (plan.text is None or (plan.look is not None and plan.look.entry is None)):
+            await storing  # nothing in it waits
         else:
-            self._later(storing)
+            self._afterwards_do(storing, plan)
 
     async def held(self) -> tuple[Held, Mapping[str, int]]:
         """What is stored, and what this process has decided since it began. Raises NotReady where the store is down."""
@@ -134,3 +138,152 @@ class AnswerCache:
         if self._semantic is not None:
             await self._semantic.close()
         await self._store.close()
+
+    def _plan(self, request: Request) -> _Plan | str:
+        """What is to be done for a request, or why nothing is."""
+        use = request.options.cache
+        if use == "off":
+            return "the request wants no cache"
+        is_exact = self._settings.exact != "off" and (repeats(request) or use is not None)
+        question = None if self._semantic is None else last_user_text(request)
+        why = "an answer that chance could change" if question is None else why_unstorable(request, question)
+        text = question if why is None else None
+        if not is_exact and text is None:
+            return why or "an answer that chance could change"
+        return _Plan(
+            request=request,
+            key=key_of(request, self._settings.policy),
+            text=text,
+            is_exact=is_exact,
+            reads=use in (None, "on", "read"),
+            writes=use != "read",
+            epoch=self._epoch,
+        )
+
+    def _bypass(self, why: str, judge: Judge) -> Found:
+        self._say(judge, "exact" if self._settings.exact != "off" else "semantic", "bypass", why)
+        return Found(state="bypass")
+
+    async def _join(self, plan: _Plan) -> Answer | None:
+        """The answer of whoever leads; None: this request leads, or goes alone."""
+        plan.flight = self._flights.lead(plan.key)
+        if plan.flight is None:
+            outcome = await self._flights.follow(plan.key)
+            if isinstance(outcome, Answer):
+                return outcome
+            plan.flight = outcome
+        return None
+
+    async def _found(self, plan: _Plan, judge: Judge) -> Answer | None:
+        """What may be given again, by either tier."""
+        if plan.is_exact:
+            started_s = time.perf_counter()
+            entry = (await self._store.get([plan.key])).get(plan.key)
+            if entry is not None and (answer := _answer(entry, plan.request)) is not None:
+                why = f"the same request was answered {max(0.0, self._clock() - entry.made_at):.0f} s ago"
+                self._say(judge, "exact", "hit", why, since_s=started_s)
+                return answer if self._settings.exact == "on" else None
+            if plan.text is None:
+                self._say(judge, "exact", "miss", "no such request is stored", since_s=started_s)
+        return await self._found_by_meaning(plan, plan.text, judge) if plan.text is not None else None
+
+    async def _found_by_meaning(self, plan: _Plan, text: str, judge: Judge) -> Answer | None:
+        if self._semantic is None:
+            return None
+        started_s = time.perf_counter()
+        look = plan.look = await self._semantic.look(plan.request, text)
+        answer = None if look.entry is None else _answer(look.entry, plan.request)
+        action = "miss" if answer is None else "hit" if look.verdict.action == "serve" else "explore"
+        self._say(judge, "semantic", action, look.why, score=look.verdict.similarity, since_s=started_s)
+        return answer if action == "hit" and self._settings.semantic == "on" else None
+
+    async def _gathered(self, plan: _Plan, events: AsyncGenerator[Event, None], tab: Callable[[], Tab]) -> AsyncGenerator[Event, None]:
+        seen: list[Event] = []
+        size = 0
+        async for event in events:
+            size += _weight(event)
+            if size <= self._settings.max_bytes:
+                seen.append(event)
+                if isinstance(event, Finish) and is_whole(event, seen):
+                    plan.answer = answer_of(seen, event, tab())
+                    plan.fits = plan.text is not None and why_unfit(seen) is None
+            else:
+                seen.clear()
+            yield event
+
+    def _afterwards_do(self, storing: Coroutine[None, None, None], plan: _Plan) -> None:
+        if len(self._afterwards) >= MOST_AFTERWARDS:
+            storing.close()
+            if plan.flight is not None:
+                self._flights.land(plan.flight)
+            return
+        task = asyncio.create_task(storing)
+        self._afterwards.add(task)
+        task.add_done_callback(self._afterwards.discard)
+
+    async def _stored(self, plan: _Plan, answer: Answer) -> None:
+        try:
+            if (entry := await self._entry(plan, answer)) is not None and plan.epoch == self._epoch:
+                gone = await self._store.put(entry)
+                if self._semantic is not None:
+                    self._semantic.stored(entry, gone)
+        except Exception:
+            log.exception("an answer was not stored")
+        finally:
+            if plan.flight is not None:
+                self._flights.land(plan.flight)
+
+    async def _entry(self, plan: _Plan, answer: Answer) -> Entry | None:
+        """What is to be stored, after what was tried is compared with it. An answer that says the same as the stored one it was
+        compared with is not found by meaning, so that the trials of one meaning gather at one entry."""
+        look, semantic = plan.look, self._semantic
+        by_meaning = semantic is not None and plan.fits
+        if semantic is not None and by_meaning and look is not None and look.entry is not None:
+            by_meaning = not await semantic.compare(plan.request, look, answer)
+            if not by_meaning and look.entry.key == plan.key:
+                return None
+        if not plan.writes or (plan.request.options.cache == "write" and await self._store.get([plan.key])):
+            return None
+        scope = vector = b""
+        if semantic is not None and by_meaning and plan.text is not None:
+            known = look is not None and look.vector
+            scope, vector = (look.scope, look.vector) if look is not None and known else await semantic.placed(plan.request, plan.text)
+        if not vector and not plan.is_exact:
+            return None
+        now = self._clock()
+        return Entry(
+            key=plan.key,
+            scope=scope,
+            tenant=plan.request.tenant,
+            model=plan.request.model,
+            made_at=now,
+            until=now + self._settings.ttl_s,
+            text=(plan.text or "") if vector else "",
+            vector=vector,
+            answer=written(answer),
+        )
+
+    def _say(self, judge: Judge, tier: str, action: str, why: str, *, score: float | None = None, since_s: float | None = None) -> None:
+        self._counts[f"{tier} {action}"] += 1
+        mode = self._settings.exact if tier == "exact" else self._settings.semantic
+        took_s = 0.0 if since_s is None else time.perf_counter() - since_s
+        judge(Judgement(room="cache", rule=tier, action=action, why=why, score=score, shadow=mode == "shadow", took_s=took_s))
+
+
+def _answer(entry: Entry, request: Request) -> Answer | None:
+    """The entry's answer, where it is this tenant's and this model's: its key or scope says so already."""
+    if entry.tenant != request.tenant or entry.model != request.model:
+        return None
+    try:
+        return read(entry.answer)
+    except msgspec.DecodeError:  # another version of Penstock wrote it
+        return None
+
+
+def _weight(event: Event) -> int:
+    """Roughly what an event takes in memory."""
+    if isinstance(event, Delta):
+        return 128 + len(event.text) + len(event.reasoning) + 8 * len(event.token_ids) + 256 * len(event.logprobs or ())
+    if isinstance(event, Vectors):
+        return 8 * sum(map(len, event.vectors))
+    return 128

@@ -24,6 +24,8 @@ STOPWORDS: Final = frozenset(
 )
 FILLERS: Final = frozenset("what which who whom whose when where why how is are was were do does did can could should would will has have the and or but if in on at for to of a an please".split())
 
+AMBIGUOUS: Final = frozenset("a all am an as do has he i in is it me no on so to was will must us".split())  # words of other languages, too
+
 NEGATIONS: Final = frozenset("not no never none nobody nothing nowhere neither nor without cannot non hardly barely except excluding avoid avoids avoiding avoided stop stops stopping stopped prevent prevents preventing refuse refuses refusing".split())
 
 CONTRACTIONS: Final = {
@@ -35,7 +37,7 @@ CONTRACTIONS: Final = {
 }  # fmt: skip
 ABBREVIATIONS: Final = {
     "cannot": "can not", "cant": "can not", "dont": "do not", "doesnt": "does not", "isnt": "is not", "wont": "will not", "didnt": "did not",
-    "whats": "what is", "im": "i am", "ive": "i have", "u": "you", "r": "are", "ur": "your", "pls": "please", "plz": "please",
+    "whats": "what is", "ive": "i have", "u": "you", "r": "are", "ur": "your", "pls": "please", "plz": "please",
 }  # fmt: skip
 
 # Forms that the endings alone would not bring together.

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from penstock.cache.lexicon import (
     ABBREVIATIONS,
+    AMBIGUOUS,
     CODE_NAMES,
     CONTRACTIONS,
     FILLERS,
@@ -31,7 +32,7 @@ _TOKEN = re.compile(
     r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*\(\)"  # a call: foo.bar()
     r"|c\+\+|[cf]\#|\.net\b"
     r"|\d+(?:[.,:/]\d+)*(?:st|nd|rd|th)?"
-    r"|[^\W\d_]+(?:['’][^\W\d_]+)*|[^\W_]+(?:_[^\W_]+)+"
+    r"|[^\W_]+(?:_[^\W_]+)+|[^\W\d_]+(?:['’][^\W\d_]+)*"
     r"|(?:==|!=|<=|>=|&&|\|\||\+\+|--|->|=>|::|<<|>>|[%$€£¥₹°<>=+*/^-])",
     re.IGNORECASE,
 )
@@ -74,7 +75,7 @@ def read(text: str) -> Reading:
         if token not in STOPWORDS and token not in NEGATIONS and token not in spent and token[0].isalpha()
     )
     latin = [token for token in tokens if token[0].isalpha()]
-    common = sum(token in STOPWORDS for token in latin)
+    common = sum(1 if token not in AMBIGUOUS else 0.5 for token in latin if token in STOPWORDS)
     return Reading(
         order=order,
         words=words,
@@ -185,15 +186,18 @@ def _names(text: str) -> Iterator[frozenset[str]]:
     if len(words) > 3 and 2 * sum(capital) > 1.5 * len(words):
         return
     run: list[str] = []
+    end = 0
     for place, found in enumerate(words):
-        begins = place == 0 or text[words[place - 1].end() : found.start()].rstrip(" \"'(“").endswith((".", "?", "!", ":"))
+        between = text[words[place - 1].end() : found.start()] if place else "."
+        begins = not place or between.rstrip(" \"'(“").endswith((".", "?", "!", ":"))
         named = capital[place] and (not begins or _is_odd(found.group()))
-        touches = place > 0 and text[words[place - 1].end() : found.start()].strip(" ") == ""
-        if run and not (named and touches):
+        if not named:
+            continue
+        if run and text[end : found.start()] not in _WITHIN:
             yield frozenset(run)
             run = []
-        if named:
-            run += [stem(part.lower()) for part in _LETTERS.findall(found.group().removesuffix("'s")) if len(part) > 1]
+        run += [stem(part.lower()) for part in _LETTERS.findall(found.group().removesuffix("'s")) if len(part) > 1]
+        end = found.end()
     if run:
         yield frozenset(run)
 
@@ -236,4 +240,5 @@ def _asks(tokens: list[str]) -> str:
 
 
 _WHAT = {"reason": "why", "caus": "why", "purpos": "why", "year": "when", "tim": "when", "dat": "when", "plac": "where", "person": "who"}
+_WITHIN = frozenset((" ", " of ", " of the ", " the ", " de ", " & "))  # what a name may have between its words
 _WHETHER = frozenset("is are was were do does did can could should would will has have had may might must am".split())

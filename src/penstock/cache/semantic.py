@@ -13,7 +13,6 @@ import logging
 import random
 from collections.abc import Callable
 
-import numpy as np
 from msgspec import Struct
 
 from penstock.cache.agree import same_answer
@@ -86,7 +85,9 @@ class SemanticTier:
         except TimeoutError:
             return Look(verdict=Verdict(action="pass", why=f"no vector within {EMBED_S:g} s"))
         except Exception:
-            self._say_failed()
+            if not self._failed:
+                log.exception("the semantic cache does not answer")
+                self._failed = True
             return Look(verdict=Verdict(action="pass", why="the lookup failed; the server's log says why"))
         entry = None if verdict.place is None or verdict.action == "pass" else entries[verdict.place]
         return Look(verdict=verdict, scope=scope, vector=kept(vector), entry=entry)
@@ -137,8 +138,3 @@ class SemanticTier:
                 await asyncio.to_thread(getattr, self._vectors, "digest")
                 self._verifier = await asyncio.to_thread(self._open_verifier)
             return self._verifier
-
-    def _say_failed(self) -> None:
-        if not self._failed:
-            log.exception("the semantic cache does not answer")
-            self._failed = True

@@ -91,7 +91,7 @@ def _shape(request: Request) -> str | None:
         return "a tool was called"
     if request.tools and (request.tool_choice is None or request.tool_choice.mode != "none"):
         return "tools may be called"
-    if sampling.temperature > MOST_TEMPERATURE:
+    if sampling.temperature > MOST_TEMPERATURE and request.options.cache is None:  # who names the cache takes an answer of any draw
         return f"temperature {sampling.temperature:g} is above {MOST_TEMPERATURE}"
     if request.n > 1 or request.options.samples > 1:
         return "several answers are asked for"

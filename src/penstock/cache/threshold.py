@@ -7,12 +7,14 @@ and a stored answer is served only as often as the lower confidence bound of tha
 Strength is shared. vCache begins with nothing at each entry, so that most entries never earn a hit. Here
     logit P(correct) = a + b · trust + t,        a, b ~ N((0, 1), PRIOR),   t ~ N(0, SPREAD²)
 `trust` is the log-odds that the pair model gives (`pairs`), `a` and `b` recalibrate it to this group's traffic, and `t` is the entry's
-own. All three are posterior means with Laplace's variance, from counts alone; the bound is MARGIN standard deviations below.
+own. All are posterior means with Laplace's variance. The bound takes MARGIN standard deviations off for `a` and `b`, which are shared, so
+that their error does not average out over entries, and the average over what is left unknown of `t`, which does (MacKay, 1992).
 
 The budget is shared. vCache lets each lookup err with probability delta. The guarantee wanted is of all lookups together, so what
 a lookup does not spend is there for another: each lookup puts `delta` into its group's purse, each serving takes out its risk, and
 nothing is served that the purse does not cover. So the expected number of wrong answers is at most delta times the lookups, at any time
-and for whatever the choice rule, as long as the bound on the risk holds. The choice rule is the price of a hit: the risk up to which
+and for whatever the choice rule, as long as the bound on the risk holds. What is spent stays below delta by so much that chance alone does
+not carry the errors of WINDOW lookups above it (one time in forty). The choice rule is the price of a hit: the risk up to which
 all candidates together would just spend the budget, read off the risks of the lookups so far.
 
 Trials never end. A share TRIALS of what would be served is computed all the same, and every candidate that is not served is a
@@ -36,9 +38,10 @@ from penstock.cache.store.protocol import Seen
 Action = Literal["serve", "try", "pass"]
 
 TRIALS = 0.04  # share of what would be served that is computed nevertheless
-MARGIN = 1.0  # standard deviations of the log-odds
+MARGIN = 1.0  # standard deviations of a group's recalibration
+WINDOW = 5_000  # lookups
 SPREAD = 0.7  # of entries' own log-odds about their group's
-PRIOR_SHIFT, PRIOR_SLOPE = 0.5, 0.15  # standard deviations of `a` and `b`: how far traffic may differ from what the pair model saw
+PRIOR_SHIFT, PRIOR_SLOPE = 0.7, 0.15  # standard deviations of `a` and `b`: how far traffic may differ from what the pair model saw
 LOWEST, HIGHEST, BINS = -5.0, 7.0, 48  # log-odds; what lies outside counts in the outer bins
 MOST = 20_000  # lookups, and marks, before counts are halved
 PURSE_LOOKUPS = 2_000  # a purse never holds more than these many lookups have put in
@@ -86,7 +89,7 @@ class Thresholds:
     """The policy for one `delta`. Holds no state of its own; pure but for the `Tally` that it is given."""
 
     def __init__(self, delta: float, *, trials: float = TRIALS, pooled: bool = True) -> None:
-        self._delta = delta
+        self._delta = max(delta / 4, delta - 1.96 * math.sqrt(delta / WINDOW)) if pooled else delta
         self._trials = trials
         self._pooled = pooled  # False: vCache's own rule, each lookup for itself
 
@@ -134,12 +137,10 @@ class Thresholds:
 
 
 def lower_bound(fit: Fit, seen: Sequence[Seen], trust: float) -> float:
-    """MARGIN standard deviations below the mean of the log-odds that this entry's answer is right at this trust."""
+    """The lower confidence bound of the log-odds that this entry's answer is right at this trust."""
     mean, variance = fit.at(trust)
-    own, own_variance = 0.0, SPREAD**2
-    if seen:
-        own, own_variance = _own(fit, seen)
-    return mean + own - MARGIN * math.sqrt(variance + own_variance)
+    own, own_variance = _own(fit, seen) if seen else (0.0, SPREAD**2)
+    return (mean + own - MARGIN * math.sqrt(variance)) / math.sqrt(1 + math.pi / 8 * own_variance)
 
 
 def bin_of(logit: float) -> int:

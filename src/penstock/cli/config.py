@@ -7,6 +7,7 @@ import json
 import re
 from decimal import Decimal
 
+import msgspec
 from msgspec import Struct
 
 from penstock.cli.settings import read
@@ -50,6 +51,15 @@ def _line(key: str, value: object, source: str) -> str:
 
 
 def _toml(value: object) -> str:
+    if isinstance(value, Struct):  # one of an array of tables: what was set of it
+        fields = msgspec.structs.fields(value)
+        value = {field.name: getattr(value, field.name) for field in fields if field.required or getattr(value, field.name) != _usual(field)}
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + " }" if value else "{}"
     return str(value) if isinstance(value, Decimal) else json.dumps(value)
+
+
+def _usual(field: msgspec.structs.FieldInfo) -> object:
+    return field.default if field.default is not msgspec.NODEFAULT else field.default_factory()

@@ -278,7 +278,30 @@ def served_name(model: str) -> str:
 def _room(kind: type[Room], room: str, given: Mapping[str, Given]) -> Room:
     types = get_type_hints(kind, include_extras=True)
     found = {field: given[f"{room}.{field}"] for field in kind.__struct_fields__ if f"{room}.{field}" in given}
-    return kind(**{field: _convert(f"{room}.{field}", value, types[field]) for field, value in found.items()})
+    return kind(**{field: _read(f"{room}.{field}", value, types[field]) for field, value in found.items()})
+
+
+def _read(path: str, given: Given, kind: object) -> object:
+    """A value, or the tables of an array of them."""
+    entry = next((of for of in get_args(kind) if isinstance(of, type) and issubclass(of, Struct)), None)
+    return _convert(path, given, kind) if entry is None else _tables(path, given, entry)
+
+
+def _tables(path: str, given: Given, kind: type[Room]) -> list[Room]:
+    """Each table of the array at `path` as a `kind`; errors name the table by its number, from 1, and the setting."""
+    known = kind.__struct_fields__
+    entries = _convert(path, given, list[dict[str, object]])
+    rooms: list[Room] = []
+    for number, entry in enumerate(entries if isinstance(entries, list) else (), 1):
+        for key in entry:
+            if key not in known:
+                raise _unknown(f"{path}.{key}", [f"{path}.{field}" for field in known], f"table {number} of {given.source}")
+        table = {f"{path}.{key}": Given(value, f"{given.source}, table {number}") for key, value in entry.items()}
+        missing = next((field.name for field in msgspec.structs.fields(kind) if field.required and field.name not in entry), None)
+        if missing is not None:
+            raise ConfigError(f"table {number} of {path} has no {missing} (in {given.source})", hint=f'write {missing} = "…"')
+        rooms.append(_room(kind, path, table))
+    return rooms
 
 
 def _sources(base: Mapping[str, Given], models: Sequence[Mapping[str, Given]], upstreams: Sequence[Mapping[str, Given]]) -> dict[str, str]:

@@ -6,8 +6,8 @@ Only patterns and check digits are used, with the words around them; none of Pre
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, cast
 
 from penstock.core.errors import ConfigError, closest, missing_extra
 from penstock.guard.spans import Found
@@ -31,7 +31,7 @@ class Presidio:
             raise missing_extra("finding national numbers", "guard") from error
         self._recognisers = _recognisers(kinds)
         self._words = SpacyNlpEngine()
-        self._words.nlp = {"en": spacy.blank("en")}
+        self._words.nlp = {"en": spacy.blank("en")}  # type: ignore[assignment]  # what load() would do, without a download
         self._enhancer = LemmaContextAwareEnhancer()
         self._kinds = list(kinds)
 
@@ -51,11 +51,13 @@ def _recognisers(kinds: Iterable[str]) -> list[Any]:
     known: dict[str, list[Any]] = {}
     for thing in vars(predefined_recognizers).values():
         if isinstance(thing, type) and issubclass(thing, PatternRecognizer) and thing is not PatternRecognizer:
-            recogniser = thing()
+            recogniser = cast(Callable[[], Any], thing)()
             for kind in recogniser.supported_entities:
                 known.setdefault(kind, []).append(recogniser)
     for kind in kinds:
         if kind not in known:
             near = closest(kind, known)
-            raise ConfigError(f"the rule 'pii' cannot find {kind!r}", hint=f"did you mean {near!r}?" if near else "Presidio has no pattern for it")
+            raise ConfigError(
+                f"the rule 'pii' cannot find {kind!r}", hint=f"did you mean {near!r}?" if near else "Presidio has no pattern for it"
+            )
     return [recogniser for kind in kinds for recogniser in known[kind]]

@@ -33,7 +33,7 @@ _DATE = (
 
 
 def _card(found: str, before: str) -> bool:
-    digits = re.sub(r"\D", "", found)
+    digits = found.replace(" ", "").replace("-", "")
     if not 12 <= len(digits) <= 19:
         return False
     if not (_ISSUERS.fullmatch(digits) or _CARD_WORDS.search(before)):
@@ -46,9 +46,11 @@ def _card(found: str, before: str) -> bool:
 
 
 def _iban(found: str, before: str) -> bool:
+    if len(found) < 15 or not (found[:2].isalpha() and found[2:4].isdigit()):
+        return False
     from stdnum import iban
 
-    return len(found) >= 15 and bool(iban.is_valid(found, check_country=False))
+    return bool(iban.is_valid(found, check_country=False))
 
 
 def _ssn(found: str, before: str) -> bool:
@@ -80,11 +82,17 @@ def _coin(found: str, before: str) -> bool:
 
 def _email(found: str, before: str) -> bool:
     name, _, domain = found.rpartition("@")
-    return len(name) <= 64 and name.lower() != "git" and ".." not in domain and not domain.startswith((".", "-")) and bool(re.search(r"\w", name))
+    return (
+        len(name) <= 64
+        and name.lower() != "git"
+        and ".." not in domain
+        and not domain.startswith((".", "-"))
+        and bool(re.search(r"\w", name))
+    )
 
 
 def _credentials(found: str, before: str) -> bool:
-    user, _, password = found.partition(":")
+    password = found.partition(":")[2]
     return bool(password) and not password.startswith(("$", "{", "<", "%"))
 
 
@@ -96,7 +104,8 @@ PATTERNS = (
     Pattern(kind="ip", regex=r"(?i)(?:[0-9A-F]{0,4}:){2,7}(?:[0-9A-F]{1,4}|\d{1,3}(?:\.\d{1,3}){3})?", check=_ip, score=0.9, edges=":."),
     Pattern(kind="mac", regex=r"(?i)[0-9A-F]{2}(?:(?::[0-9A-F]{2}){5}|(?:-[0-9A-F]{2}){5})", edges=":-"),
     Pattern(kind="crypto", regex=r"(?:[13][1-9A-HJ-NP-Za-km-z]{25,34}|bc1[02-9ac-hj-np-z]{11,71}|0x[0-9a-fA-F]{40})", check=_coin),
-    Pattern(kind="credentials", regex=r"(?i)\b[a-z][a-z0-9+.\-]{1,15}://([^\s/:@'\"<>,;]{1,64}:[^\s/@'\"<>,;]{1,128})@", check=_credentials),
+    Pattern(kind="credentials",
+            regex=r"(?i)\b[a-z][a-z0-9+.\-]{1,15}://([^\s/:@'\"<>,;]{1,64}:[^\s/@'\"<>,;]{1,128})@", check=_credentials),
     Pattern(kind="birth_date", regex=_BORN + r".{0,24}?\b(" + _DATE + r")", score=0.8),
 )  # fmt: skip
 
@@ -111,21 +120,22 @@ class Grouped:
     def __call__(self, text: str) -> Iterator[Found]:
         done = 0
         for match in self._regex.finditer(text):
-            for start, end in windows(text, *match.span(), self._gaps):
-                if start >= done and not touches(text, start, end) and self._check(text[start:end], text[max(0, start - BEFORE) : start]):
+            first, last = match.span()
+            for start, end in windows(text, first, last, self._gaps):
+                if start < done or touches(text, start, end):
+                    continue
+                if self._check(text[start:end], text[max(0, start - BEFORE) : start]):
                     yield Found(start, end, self._kind)
                     done = end
 
 
 def date_begins(text: str, start: int) -> int | None:
     """Where a date of birth begins that may still be growing at the end of `text`; looked for from `start` on."""
-    born = None
-    for born in _SPEAKS_OF_BIRTH.finditer(text, start):
-        pass
-    if born is None or len(text) - born.end() > 24 + 20:  # words between, and the longest date
+    born = max((match.end() for match in _SPEAKS_OF_BIRTH.finditer(text, start)), default=None)
+    if born is None or len(text) - born > 24 + 20:  # words between, and the longest date
         return None
-    date = re.search(r"\d|[A-Z][a-zé]", text[born.end() :])
-    return None if date is None else born.end() + date.start()
+    date = re.search(r"\d|[A-Z][a-zé]", text[born:])
+    return None if date is None else born + date.start()
 
 
 def finders(kinds: Iterable[str]) -> list[Find]:

@@ -21,7 +21,9 @@ _CANDIDATE = r"(?:\+|\(\+?)?\d(?:[ .\-/()]{0,2}\d){5,}"
 _SENTENCE_ENDS = re.compile(r"\w{4}[.!?]\s")
 _EXTENSION = re.compile(r"(?i)(?: ?x ?| ?ext\.? ?| ?# ?)\d{1,6}(?!\w)")
 _NORTH_AMERICAN = re.compile(r"(?:(?:\+|00)?1[ .\-]?)?(?:\(\d{3}\) ?\d{3}[ .\-]\d{4}|\d{3}([.\-])\d{3}\1\d{4})")
-_DATE = re.compile(r"(?:\d{1,2}[/.\-]\d{1,2}[/.\-]\d{2,4}|(?:19|20)\d\d[/.\-]\d{1,2}[/.\-]\d{1,2}|(?:19|20)\d\d[/\-](?:19|20)\d\d)(?:[ T]\d{1,2})?")
+_DATE = re.compile(
+    r"(?:\d{1,2}[/.\-]\d{1,2}[/.\-]\d{2,4}|(?:19|20)\d\d[/.\-]\d{1,2}[/.\-]\d{1,2}|(?:19|20)\d\d[/\-](?:19|20)\d\d)(?:[ T]\d{1,2})?"
+)
 _GOES_ON = re.compile(r"[.,:/\-_]\d|[%°]|\d")  # a decimal, a time, a path
 _IP = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
 _SPEAKS_FOR = re.compile(
@@ -58,7 +60,7 @@ class Phones:
         """The longest number that begins with the first group of digits, else with the second, and so on."""
         done = start
         for first, last in windows(text, start, end, r"[ /]+"):
-            if first >= done and last - first >= _LEAST:
+            if first >= done and _LEAST <= last - first <= 2 * _MOST:
                 whole = last + len(extension[0]) if (extension := _EXTENSION.match(text, last)) else last
                 if score := self._score(text, first, last, whole):
                     yield Found(first, whole, "phone", score)
@@ -68,23 +70,31 @@ class Phones:
         """How sure it is that `text[start:end]` is a number, which with its extension ends at `whole`; 0: it is none."""
         before, written = text[max(0, start - 1) : start], text[start:end]
         digits = sum(map(str.isdigit, written))
+        if not _LEAST <= digits <= _MOST:
+            return 0.0
         if joins(before) or (before and before in "-_./#$€£^*=") or joins(text[whole : whole + 1]) or _GOES_ON.match(text, whole):
             return 0.0
-        if not _LEAST <= digits <= _MOST or _DATE.fullmatch(written) or _IP.fullmatch(written) or len(set(written)) < 4:
+        if _DATE.fullmatch(written) or _IP.fullmatch(written) or len(set(written)) < 4:
             return 0.0
         verdict = _context(text, start, whole)
         if verdict is not None:
             return 0.85 if verdict else 0.0
         if whole > end or _NORTH_AMERICAN.fullmatch(written):
             return 0.8
-        return 0.75 if self._known(written, digits) else 0.0
+        is_part = bool(re.search(r"\d ?$", text[max(0, start - 2) : start])) and not written.startswith("+")
+        return 0.75 if not is_part and self._known(written, digits) else 0.0
 
     def _known(self, written: str, digits: int) -> bool:
         """Whether it is a number in use, and written as one: with its country, or with a leading zero and in groups."""
-        if written.startswith("+") or written.startswith("(+") or (written.startswith("00") and digits > 9):
+        if written.startswith(("+", "(+")) or (written.startswith("00") and digits > 9):
             return self._valid("+" + re.sub(r"^\(?(?:\+|00)", "", written), None)
         grouped = len(re.findall(r"\d+", written)) > 1
-        return grouped and digits >= 9 and written.lstrip("(").startswith("0") and any(self._valid(written, region) for region in self._regions)
+        return (
+            grouped
+            and digits >= 9
+            and written.lstrip("(").startswith("0")
+            and any(self._valid(written, region) for region in self._regions)
+        )
 
     def _valid(self, written: str, region: str | None) -> bool:
         try:

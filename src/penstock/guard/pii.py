@@ -16,7 +16,7 @@ from penstock.core.errors import ConfigError, closest
 from penstock.guard import personal, secrets
 from penstock.guard.phone import AFTER, REGIONS, Phones
 from penstock.guard.rule import Means, Opinion, Reads, Span, Text
-from penstock.guard.spans import BEFORE, LONGEST_NUMBER, Found, joins, resolve
+from penstock.guard.spans import BEFORE, LONGEST_NUMBER, Found, resolve
 
 PERSONAL = ("email", "phone", "card", "iban", "ssn", "ip", "mac", "crypto", "credentials", "birth_date")
 SECRETS = tuple(dict.fromkeys(pattern.kind for pattern in secrets.PATTERNS))
@@ -29,10 +29,10 @@ PRESIDIO_NAMES = {
 REACH = 8192  # characters: of the longest private keys with their armour
 QUICK = 2000  # characters that are searched in less than a millisecond
 
-_ENDS_TOKEN = frozenset("\"<>,;`")  # in nothing that is looked for
+_ENDS_TOKEN = frozenset('"<>,;`')  # in nothing that is looked for
 _NUMBER = re.compile(r"[+(]{0,2}\d[\d .\-/()+]*")
 _IBAN_SO_FAR = re.compile(r"(?i)(?<![a-z0-9])[a-z]{2}\d{2}(?: [a-z0-9]{4})*(?: [a-z0-9]{0,3})? ?$")
-_ARMOUR = re.compile(r"-----[A-Z0-9 ]*-{0,4}$")
+_ARMOUR = re.compile(r"-----BEGIN[A-Z0-9 ]*-{0,5}$")
 _KEY_BEGINS = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _KEY_ENDS = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 
@@ -55,10 +55,15 @@ class Finder:
 
             self._find.append(Presidio(national))
         self._waits = 2 * LONGEST_NUMBER if national else 0
+        self._latest: tuple[str, tuple[Found, ...]] = ("", ())
 
     def spans(self, text: str) -> tuple[Found, ...]:
         """All that is found, in order and without overlaps."""
-        return resolve(found for find in self._find for found in find(text))
+        latest, found = self._latest
+        if text != latest:
+            found = resolve(found for find in self._find for found in find(text))
+            self._latest = text, found
+        return found
 
     def could_grow_from(self, text: str, start: int = 0) -> int:
         """Where the first stretch begins, from `start` on, that more text could make a find, lengthen or undo; else `len(text)`."""
@@ -69,7 +74,9 @@ class Finder:
         growing += [match.start() for match in _KEY_BEGINS.finditer(text, start) if not _KEY_ENDS.search(text, match.end())]
         if "birth_date" in self.kinds and (born := personal.date_begins(text, tail)) is not None:
             growing.append(born)
-        return max(start, min(growing))
+        free = min(growing)
+        free = min((found.start for found in self.spans(text) if found.start < free < found.end), default=free)
+        return max(start, free)
 
 
 class Pii:
@@ -94,8 +101,8 @@ class Pii:
         return self.finder.could_grow_from(text, start)
 
 
-def make_pii(settings: RuleSettings, means: Means) -> Pii:
-    """Raises `ConfigError` when `patterns` names what cannot be found, `MissingExtra`."""
+def pii(settings: RuleSettings, means: Means) -> Pii:
+    """The rule `kind = "pii"`. Raises `ConfigError` when `patterns` names what cannot be found, `MissingExtra`."""
     rule = Pii(Finder(settings.patterns, settings.regions))
     rule.finder.spans("warm up: 020 7946 0958")  # loads what the first search would otherwise wait for
     return rule

@@ -68,11 +68,12 @@ PATTERNS = (
     _own("google_key", r"\b(?:AIza[A-Za-z0-9_\-]{35}|ya29\.[A-Za-z0-9_\-]{20,500}|GOCSPX-[A-Za-z0-9_\-]{28})"),
     _own("stripe_key", r"\b(?:[sr]k_(?:live|test)_[A-Za-z0-9]{16,255}|whsec_[A-Za-z0-9+/=]{24,100})"),
     _own("service_key", r"\b(?:npm_[A-Za-z0-9]{36}|pypi-AgEI[A-Za-z0-9_\-]{50,400}|SG\.[A-Za-z0-9_\-]{16,32}\.[A-Za-z0-9_\-]{16,64})"),
-    _own("service_key", r"\b(?:dop_v1_[a-f0-9]{64}|shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}|\d{8,10}:AA[A-Za-z0-9_\-]{33}|SK[0-9a-f]{32}|key-[0-9a-f]{32})\b"),
+    _own("service_key", r"\b(?:dop_v1_[a-f0-9]{64}|shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}|\d{8,10}:AA[\w\-]{33}|SK[0-9a-f]{32})\b"),
     Pattern(kind="jwt", regex=r"\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}(?:\.[A-Za-z0-9_\-]*)?", check=_token),
     Pattern(kind="bearer", regex=r"(?i)\bbearer\s+([A-Za-z0-9._~+/\-]{16,}=*)", check=_random, score=0.9),
     Pattern(kind="bearer", regex=r"(?i)\bauthorization['\"]?\s*[:=]\s*['\"]?basic\s+([A-Za-z0-9+/]{12,500}={0,2})", score=0.9),
-    Pattern(kind="password", regex=rf"(?i){_NAMES}['\"]?\s{{0,3}}(?:=>|:=|==?|:|\bis\b)\s{{0,3}}['\"]?([^\s'\",;`]{{6,500}})", check=_password, score=0.7),
+    Pattern(kind="password",
+            regex=rf"(?i){_NAMES}['\"]?\s{{0,3}}(?:=>|:=|==?|:|\bis\b)\s{{0,3}}['\"]?([^\s'\",;`]{{6,500}})", check=_password, score=0.7),
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 from penstock.core.errors import missing_extra
 
 LONGEST_NUMBER = 44  # characters of an account or telephone number with its spaces
+MOST_GROUPS = 9  # of a number: as many has the longest account number
 BEFORE = 48  # characters before a find that may speak for or against it
 
 
@@ -79,12 +80,14 @@ def joins(character: str) -> bool:
 def windows(text: str, start: int, end: int, gaps: str) -> Iterator[tuple[int, int]]:
     """Stretches of `text[start:end]` between its `gaps` (a regular expression), by where they begin, the longest first.
 
-    None is longer than `LONGEST_NUMBER`, so their number grows with the text and not with its square.
+    None is longer than `LONGEST_NUMBER` or has more than `MOST_GROUPS`, so their number grows with the text and not with its square.
     """
     found = [(start + gap.start(), start + gap.end()) for gap in re.finditer(gaps, text[start:end])]
     ends = [*(first for first, _ in found), end]
     for begin in (start, *(last for _, last in found)):
-        for stop in reversed(ends[bisect_right(ends, begin) : bisect_right(ends, begin + LONGEST_NUMBER)]):
+        first = bisect_right(ends, begin)
+        last = bisect_right(ends, begin + LONGEST_NUMBER, first, min(first + MOST_GROUPS, len(ends)))
+        for stop in reversed(ends[first:last]):
             yield begin, stop
 
 

@@ -51,7 +51,13 @@ class Ended(Struct, frozen=True):
     stages: tuple[Stage, ...] = ()
     cache: CacheState = "off"
     judgements: tuple[Judgement, ...] = ()  # in the order made; a guard that simply allows says nothing
-    text: str | None = None  # the first choice's, where somebody who watches keeps texts
+    text: str | None = None  # the first choice's, where somebody who watches keeps texts; what a guard redacted is redacted in it
+    redacted: Request | None = None  # the request without what a guard took out of it; None: it took nothing
+
+    @property
+    def shown(self) -> Request:
+        """The request as it may be kept."""
+        return self.redacted or self.request
 
 
 TraceEvent = Accepted | Streamed | Rerouted | Ended

@@ -102,7 +102,7 @@ def _ended(event: Ended) -> dict[str, object]:
 
 
 def _said(event: Ended) -> dict[str, object]:
-    return {"prompt": _prompt(event.request), "answer": event.text}
+    return {"prompt": _prompt(event.shown), "answer": event.text}
 
 
 def _prompt(request: Request) -> object:

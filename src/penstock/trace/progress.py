@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from types import TracebackType
 
@@ -85,6 +85,8 @@ class Progress:
         self._choices: dict[int, _Choice] = {}
         self._gaps_s: list[float] = []
         self._text: list[str] | None = [] if trace.keep_text else None
+        self._redacted: Request | None = None
+        self._hidden: Mapping[str, str] = {}  # what a guard took out of the request, by its placeholder
         self._prompt = PromptInfo(token_ids=())
         trace.emit(Accepted(request))
 
@@ -99,6 +101,12 @@ class Progress:
     def judge(self, judgement: Judgement) -> None:
         """Take note of what a room decided."""
         self.judgements.append(judgement)
+
+    def redacted(self, request: Request, originals: Mapping[str, str]) -> None:
+        """Whoever keeps texts keeps those of `request`, and placeholders where the answer has `originals`."""
+        if request is not self.request:
+            self._redacted = request
+        self._hidden = originals
 
     def attempt(self, route: Route, purpose: Purpose) -> Tab:
         """Begin an attempt; `close` ends it, and whatever is open at the end of the request ends with that."""
@@ -128,6 +136,7 @@ class Progress:
         finish = replace(finish, usage=usage, timings=self._timings(self._queue_s(finish)), cost_usd=_total(attempts))
         self.ended = Ended(
             request=self.request,
+            redacted=self._redacted,
             decision=self.decision,
             finish=finish,
             longest_choice=self._longest(),
@@ -136,10 +145,15 @@ class Progress:
             stages=tuple(self.stages),
             cache=self.cache,
             judgements=tuple(self.judgements),
-            text=None if self._text is None else "".join(self._text),
+            text=None if self._text is None else self._hiding("".join(self._text)),
         )
         self._trace.emit(self.ended)
         return self.ended
+
+    def _hiding(self, text: str) -> str:
+        for placeholder, original in sorted(self._hidden.items(), key=lambda pair: -len(pair[1])):
+            text = text.replace(original, placeholder)
+        return text
 
     def _count(self, index: int, tokens: int) -> None:
         now = self._clock()

@@ -268,7 +268,7 @@ class Window:
 
     def _keep(self, event: Ended) -> Kept:
         """What is remembered of a request: all but its messages, its tools and what guards made of it."""
-        asked = event.request
+        asked = event.shown
         slim = Request(id=asked.id, model=asked.model, principal=asked.principal, priority=asked.priority, n=asked.n)
         text = event.text[:MOST_TEXT] if self._keep_text and event.text else None
         ended = Ended(

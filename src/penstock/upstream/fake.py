@@ -30,9 +30,13 @@ _CODE_POINTS = 0x110000
 
 
 class Script(Struct, frozen=True, kw_only=True):
-    """One answer: its pieces of text, and what goes wrong after so many of them (0: before anything is sent)."""
+    """One answer: its pieces of text, and what goes wrong after so many of them (0: before anything is sent).
+
+    Each token of piece `i` has the log-probability `logprobs[i]`; pieces beyond have the last one's.
+    """
 
     pieces: tuple[str, ...] = ("Hello", ",", " world", ".")
+    logprobs: tuple[float, ...] = (-0.5,)
     delay_s: float = 0.0  # before each piece
     error: Exception | None = None
     error_after: int = 0
@@ -106,7 +110,8 @@ async def _play(script: Script, request: Request) -> AsyncGenerator[Event, None]
             yield prompt
         last = number == len(pieces) - 1
         for index in range(request.n):
-            yield _delta(request, index, pieces[number], _reason(script, text) if last else None)
+            logprob = script.logprobs[min(number, len(script.logprobs) - 1)]
+            yield _delta(request, index, pieces[number], logprob, _reason(script, text) if last else None)
     usage = Usage(prompt_tokens=len(prompt.token_ids), completion_tokens=len(text) * request.n)
     yield Finish(reason=_reason(script, text), usage=usage)
 
@@ -137,17 +142,17 @@ def _chat(request: Request) -> str:
     return "".join(f"{message.role}: {message.content}\n" for message in request.messages or ())
 
 
-def _delta(request: Request, index: int, piece: str, reason: Literal["stop", "length"] | None) -> Delta:
+def _delta(request: Request, index: int, piece: str, logprob: float, reason: Literal["stop", "length"] | None) -> Delta:
     ids = tuple(map(ord, piece))
     top = request.sampling.logprobs
-    logprobs = None if top is None else tuple(_scored(token, top) for token in ids)
+    logprobs = None if top is None else tuple(_scored(token, top, logprob) for token in ids)
     return Delta(index=index, text=piece, token_ids=ids, logprobs=logprobs, finish_reason=reason)
 
 
-def _scored(token: int, num_top: int) -> TokenLogprob:
-    """Every token at -0.5, its alternatives the code points after it, each a little less likely."""
-    top = tuple(TopLogprob(token + rank, _character(token + rank), -0.5 - rank) for rank in range(num_top))
-    return TokenLogprob(token, _character(token), -0.5, top)
+def _scored(token: int, num_top: int, logprob: float = -0.5) -> TokenLogprob:
+    """A token and its alternatives: the code points after it, each a little less likely."""
+    top = tuple(TopLogprob(token + rank, _character(token + rank), logprob - rank) for rank in range(num_top))
+    return TokenLogprob(token, _character(token), logprob, top)
 
 
 def _character(token: int) -> str:

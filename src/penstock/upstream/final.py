@@ -13,9 +13,10 @@ from decimal import Decimal, InvalidOperation
 _LOOKED_AT = 4_096  # characters at an answer's end
 _MARKED = re.compile(r"####[ \t]*([^\n]+)|\b(?:final answer|answer)\b(?:\*\*)?[ \t]*(?:is|:|=)[ \t:]*([^\n]+)", re.IGNORECASE)
 _BOXED = "\\boxed{"
-_NUMBER = re.compile(r"[-−+]?[$€£]?[ ]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?|[-−+]?\.\d+")
+_NUMBER = re.compile(r"[-−+]?(?:[$€£] ?)?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3})?|[-−+]?\.\d+")
 _POLAR = re.compile(r"\b(?:yes|no|not|true|false|never|none|n't)\b", re.IGNORECASE)
 _WORDS = re.compile(r"[^\W_]+(?:['’.][^\W_]+)*|[-+*/^=<>%]")
+_EMPHASIS = re.compile(r"\*\*|__|`")
 _ARTICLES = frozenset(("a", "an", "the"))
 _LATE_WORDS = 2  # that may follow a number which ends a line: "18 red apples"
 
@@ -57,7 +58,7 @@ def _marked(text: str) -> str:
 
 
 def _normalised(text: str) -> str:
-    text = text.strip().strip("*_`$. ")
+    text = _EMPHASIS.sub("", text).strip().strip("$. ")
     number = _NUMBER.fullmatch(text.rstrip("%"))
     if number:
         return _number(number)
@@ -69,6 +70,6 @@ def _number(found: re.Match[str]) -> str:
     """By value: "1,234.50" and "$1234.5" are one."""
     plain = re.sub(r"[$€£, ]", "", found[0].replace("−", "-"))
     try:
-        return format(Decimal(plain).normalize(), "f")
+        return format(Decimal(plain).normalize() + 0, "f")
     except InvalidOperation:
         return plain

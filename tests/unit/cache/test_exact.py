@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from penstock.cache import ExactCache
+from penstock.cache import AnswerCache
+from penstock.cache.store.memory import MemoryStore
+from penstock.cache.store.protocol import Bounds
 from penstock.core.config import CacheSettings
 from penstock.core.errors import Forbidden, UpstreamFailed, from_failure
 from penstock.core.types import (
@@ -69,7 +71,9 @@ class Page:
         self.upstream = upstream or FakeUpstream()
         self.ledger = Kept()
         named = {"here": self.upstream}
-        self.cache = ExactCache(CacheSettings(exact="on", **settings), lambda: self.now_s)
+        chosen = CacheSettings(exact="on", **settings)
+        self.store = MemoryStore(Bounds(chosen.max_bytes, chosen.max_entries), lambda: self.now_s)
+        self.cache = AnswerCache(chosen, self.store, clock=lambda: self.now_s)
         self.pipeline = Pipeline(
             dispatch=Dispatch(named),
             router=FixedRouter(routes_by_model(named)),
@@ -236,7 +240,7 @@ async def test_an_answer_grows_old() -> None:
 async def one_answer_bytes() -> int:
     page = Page()
     await page.events(ask())
-    return page.cache.held_bytes
+    return page.store.held_bytes
 
 
 async def test_the_longest_unused_goes_first() -> None:
@@ -255,7 +259,8 @@ async def test_what_is_larger_than_the_cache_is_not_kept_and_drives_nothing_out(
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 400)), max_size=40))
 def test_memory_stays_within_its_bound(asked: list[tuple[int, int]]) -> None:
     async def scenario() -> None:
-        cache = ExactCache(CacheSettings(exact="on", max_bytes=2000))  # room for two or three
+        store = MemoryStore(Bounds(2000, 100))  # room for two or three
+        cache = AnswerCache(CacheSettings(exact="on", max_bytes=2000), store)
 
         async def answer(size: int) -> AsyncGenerator[Event, None]:
             yield Delta(text="x" * size)
@@ -264,10 +269,12 @@ def test_memory_stays_within_its_bound(asked: list[tuple[int, int]]) -> None:
         tab = Tab(Route(upstream="u", model="m"), "answer", 0, 0.0, 0.0)
         for number, size in asked:
             request = ask(tenant=f"{number}, {size}")  # the same question has the same answer
-            kept = cache.keep(await cache.find(request, unheard), answer(size), lambda: tab)
-            first, _ = [event async for event in kept]
-            assert first == Delta(text="x" * size)
-            assert cache.held_bytes <= 2000
+            looked = await cache.find(request, unheard)
+            if looked.state == "miss":
+                first, _ = [event async for event in cache.keep(looked, answer(size), lambda: tab)]
+                assert first == Delta(text="x" * size)
+            await cache.done(looked, good=True)
+            assert store.held_bytes <= 2000
             found = await cache.find(request, unheard)
             assert found.state == "hit"
             assert found.events[0] == Delta(text="x" * size)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from penstock.cache import ExactCache
+from penstock.cache import AnswerCache
 from penstock.core.config import CacheSettings, DispatchSettings
 from penstock.core.errors import EngineDied, InvalidRequest, NotReady, Overloaded, UpstreamFailed
 from penstock.core.types import Decision, Delta, Event, Finish, Health, Judge, Message, Request, Route, Sampling, Usage, unheard
@@ -320,7 +320,7 @@ async def test_what_the_loser_used_is_in_the_ledger_and_does_not_delay_the_winne
 @pytest.mark.feature("hedging", "exact cache")
 async def test_the_cache_notes_the_route_of_the_winner() -> None:
     page = Page(FakeUpstream(Script(delay_s=0.1)), FakeUpstream(HANGS), hedge_after_s=0.005)
-    page.pipeline = dataclasses.replace(page.pipeline, cache=ExactCache(CacheSettings(exact="on")))
+    page.pipeline = dataclasses.replace(page.pipeline, cache=AnswerCache(CacheSettings(exact="on")))
     request = replace(ask(), sampling=Sampling(temperature=0.0))
     for _ in range(2):
         await page.finish(request)

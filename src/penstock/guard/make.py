@@ -1,0 +1,69 @@
+"""From the config to a guard. Each kind of rule is imported when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import cast
+
+from penstock.core.config import GuardSettings, RuleSettings
+from penstock.core.errors import ConfigError, closest
+from penstock.embed import TextVectors
+from penstock.guard.enforced import Enforced
+from penstock.guard.protocol import AllowAll, Guard
+from penstock.guard.rule import MakeRule, Means
+from penstock.guard.rules import RuleGuard
+
+PLUGINS = "penstock.rules"  # the group of entry points
+
+KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        "grounded": "penstock.guard.grounded:grounded",
+        "injection": "penstock.guard.injection:injection",
+        "json": "penstock.guard.wellformed:json_rule",
+        "length": "penstock.guard.length:length",
+        "pii": "penstock.guard.pii:pii",
+        "regex": "penstock.guard.regex:regex",
+        "topics": "penstock.guard.topics:topics",
+        "toxicity": "penstock.guard.toxicity:toxicity",
+    }
+)
+
+
+def make_guard(settings: GuardSettings, vectors: Callable[[], TextVectors]) -> Guard:
+    """The guard that `settings` describes; `vectors` opens the shared embedding. Raises ConfigError, MissingExtra."""
+    rules = [rule for rule in settings.rules if rule.action != "allow" or any(action != "allow" for action in rule.keys.values())]
+    names = [rule.name or rule.kind for rule in settings.rules]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"two guard.rules are called {twice!r}", hint="give each a `name` of its own")
+    if settings.mode == "off" or not rules:
+        return AllowAll()
+    means = Means(vectors=vectors)
+    return RuleGuard([_enforced(rule, means, settings) for rule in rules], settings.hold_chars)
+
+
+def _enforced(settings: RuleSettings, means: Means, guard: GuardSettings) -> Enforced:
+    enforced = Enforced(_maker(settings.kind)(settings, means), settings, shadow=guard.mode == "shadow")
+    reads = enforced.reads
+    if "redact" in (settings.action, *settings.keys.values()) and not reads.cuts:
+        message = f"the rule {enforced.name!r} cannot redact: a rule of the kind {settings.kind!r} judges a text as a whole"
+        raise ConfigError(message, hint='its actions are "refuse" and "allow"')
+    if "output" in enforced.on and reads.unit == "span" and (reads.reach or 0) > guard.hold_chars:
+        message = f"the rule {enforced.name!r} looks {reads.reach} characters ahead and guard.hold_chars is {guard.hold_chars}"
+        raise ConfigError(message, hint=f"set guard.hold_chars to {reads.reach} or take \"output\" out of the rule's `on`")
+    return enforced
+
+
+def _maker(kind: str) -> MakeRule:
+    if kind in KINDS:
+        module, _, name = KINDS[kind].partition(":")
+        return cast(MakeRule, getattr(import_module(module), name))
+    plugins = {plugin.name: plugin for plugin in entry_points(group=PLUGINS)}
+    if kind not in plugins:
+        known = sorted({*KINDS, *plugins})
+        near = closest(kind, known)
+        hint = f"did you mean {near!r}?" if near else f"known: {', '.join(known)}"
+        raise ConfigError(f"guard.rules has the unknown kind {kind!r}", hint=hint)
+    return cast(MakeRule, plugins[kind].load())
