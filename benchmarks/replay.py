@@ -165,7 +165,7 @@ async def warm_up(server: Server, names: Sequence[str]) -> None:
     """The first touch of memory, and what is loaded at the first request, are in no setting's latency."""
     for model in (*names, "auto"):
         body = {"model": model, "max_tokens": 8, "temperature": 0, "stream": True, "messages": [{"role": "user", "content": "Warm up."}]}
-        await replay(server, [(0.0, body)] * 2, 60.0)
+        await replay(server, [(0.0, body)] * 2, 60.0, "warm")
 
 
 def summary(asked: Sequence[Ask], run: Run, first: Run, names: Sequence[str]) -> dict[str, object]:

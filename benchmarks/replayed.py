@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ import httpx
 READY_WITHIN_S = 180.0
 STOP_WITHIN_S = 60.0
 UNFINISHED = "unfinished"
+ID = re.compile(r"replay-\d+")  # as the requests are called, within the ids that the gateway makes of it
 Judged = tuple[str, str, str, bool]  # room, rule, action, shadow
 
 
@@ -122,9 +124,9 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-async def replay(server: Server, bodies: Sequence[tuple[float, dict[str, object]]], limit_s: float) -> Run:
+async def replay(server: Server, bodies: Sequence[tuple[float, dict[str, object]]], limit_s: float, name: str = "replay") -> Run:
     """Send each body at its time (seconds from now) and read all answers; what is not there after `limit_s` is unfinished."""
-    run = Run(answers=[Answer(f"replay-{number}", code=UNFINISHED) for number in range(len(bodies))])
+    run = Run(answers=[Answer(f"{name}-{number}", code=UNFINISHED) for number in range(len(bodies))])
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
     started = time.perf_counter()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=None, limits=limits) as client:
@@ -204,8 +206,17 @@ def code_of(body: bytes, status: int) -> str:
 
 
 def read_ledger(config: Path, run: Run) -> None:
-    """What `penstock usage` says, once the server has ended. Raises Died where it cannot say it."""
-    run.ledger, run.judgements = usage(config, "--rows"), usage(config, "--rows", "--judgements")
+    """What `penstock usage` says of the requests, once the server has ended. Raises Died where it cannot say it."""
+    run.ledger, run.judgements = (
+        [row for row in usage(config, "--rows", *more) if ID.search(id_of(row))] for more in ((), ("--judgements",))
+    )
+
+
+def id_of(row: dict[str, object]) -> str:
+    """The name that a request was given, where it is one of ours."""
+    id = str(row["request_id"])
+    found = ID.search(id)
+    return found[0] if found else id
 
 
 def usage(config: Path, *flags: str) -> list[dict[str, object]]:
@@ -221,14 +232,14 @@ def differences(run: Run) -> list[str]:
     costs: dict[str, Decimal] = {}
     cached: set[str] = set()
     for row in run.ledger:
-        id = str(row["request_id"])
+        id = id_of(row)
         costs[id] = costs.get(id, Decimal(0)) + Decimal(str(row["cost_usd"] or 0))
         if row["purpose"] == "cache":
             cached.add(id)
     judged: dict[str, Counter[Judged]] = {}
     for row in run.judgements:
         what = (str(row["room"]), str(row["rule"]), str(row["action"]), bool(row["shadow"]))
-        judged.setdefault(str(row["request_id"]), Counter())[what] += 1
+        judged.setdefault(id_of(row), Counter())[what] += 1
     found = []
     for answer in run.answers:
         if answer.cost is not None and answer.cost != costs.get(answer.id, Decimal(0)):

@@ -144,6 +144,6 @@ def part(rng: Random, words: Sequence[str]) -> str:
 
 
 def word(rng: Random, words: Sequence[str]) -> str:
-    """Half of them as frequent as words are (Zipf), half as if all were alike."""
+    """Half of them as frequent as words are (Zipf), half as if all were alike. The first, "the", is in the frames."""
     place = len(words) ** rng.random() if rng.random() < 0.5 else rng.uniform(1, len(words))
     return words[min(int(place), len(words) - 1)]

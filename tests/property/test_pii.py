@@ -25,7 +25,7 @@ TEXTS = st.lists(st.tuples(st.sampled_from(PIECES), st.sampled_from(GLUE)), min_
 )
 
 
-@settings(max_examples=int(os.environ.get("PENSTOCK_PII_EXAMPLES", "60")), deadline=None)
+@settings(max_examples=int(os.environ.get("PENSTOCK_PII_EXAMPLES", "40")), deadline=None)
 @given(TEXTS)
 def test_what_is_let_go_is_decided(text: str) -> None:
     whole = FINDER.spans(text)

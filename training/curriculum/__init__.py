@@ -61,5 +61,5 @@ TASKS: tuple[Task, ...] = (
     Task("haiku", 0.6, writing.haiku, writing.is_haiku),
     Task("verse", 0.8, writing.verse),
     Task("some", 1.5, writing.some, writing.are_some),
-    Task("decline", 12, decline.decline, decline.declined),
+    Task("decline", 8, decline.decline, decline.declined),
 )

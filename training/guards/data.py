@@ -60,7 +60,14 @@ def attacks(folder: Path) -> list[Prompt]:
     systems = [case["test_case_prompt"] if case["injection_type"] == "direct" else "" for case in cases]
     names = groups([case["user_input"] for case in cases], systems)
     rows += [
-        Prompt(case["user_input"], True, f"cyberseceval-{case['injection_type']}", part_of(name), case["test_case_prompt"], case["injection_variant"])
+        Prompt(
+            case["user_input"],
+            True,
+            f"cyberseceval-{case['injection_type']}",
+            part_of(name),
+            case["test_case_prompt"],
+            case["injection_variant"],
+        )
         for case, name in zip(cases, names, strict=True)
     ]
     pint = [row["prompt"] for row in _load(folder / "notinject/valid.json") if row["label"] and row["source"].startswith("PINT")]
@@ -75,8 +82,8 @@ def benign(folder: Path, chat: Path | None) -> list[Prompt]:
     rows = _prompts(_unique(traps), "notinject", label=False, shares=TRAPS)
     rows += _prompts(_unique(row["prompt"] for row in valid if row["source"].startswith("PINT")), "pint-benign", label=False)
     rows += _prompts([row["prompt"] for row in _load(folder / "notinject/wildguard.json")], "wildguard", label=False)
-    rows += _prompts([row["mutated_prompt"] for row in _load(folder / "cyberseceval/mitre_frr.json")], "mitre-frr", label=False)
-    rows += _prompts([row["user_query"] for row in _lines(folder / "halueval/general_data.json.gz")], "halueval", label=False)
+    rows += _prompts([row["mutated_prompt"] for row in _load(folder / "cyberseceval/mitre_frr.json")][::3], "mitre-frr", label=False)
+    rows += _prompts([row["user_query"] for row in _lines(folder / "halueval/general_data.json.gz")][::4], "halueval", label=False)
     return rows + (_chat(chat) if chat else [])
 
 
@@ -91,11 +98,13 @@ def _chat(folder: Path) -> list[Prompt]:
     texts = [f"{row['instruction']}\n{row['instances'][0]['input']}".strip() for row in tasks]
     rows += _prompts(texts, "self-instruct", label=False)
     rows += _prompts([row["prompt"] for row in _lines(folder / "ifeval/input_data.jsonl")], "ifeval", label=False)
-    rows += _prompts([row["question"] for row in _lines(folder / "gsm8k/test.jsonl")][:600], "gsm8k", label=False)
+    rows += _prompts([row["question"] for row in _lines(folder / "gsm8k/test.jsonl")][:200], "gsm8k", label=False)
     clinc = _load(folder / "clinc150/data_full.json.gz")
     if clinc:
-        rows += _prompts([text for text, _ in clinc["val"][::5]], "clinc150", label=False)
-    bench = [row["turns"][0] for row in _lines(folder / "spec_bench/question.jsonl") if row["category"] in ("translation", "qa", "summarization")]
+        rows += _prompts([text for text, _ in clinc["val"][::10]], "clinc150", label=False)
+    bench = [
+        row["turns"][0] for row in _lines(folder / "spec_bench/question.jsonl") if row["category"] in ("translation", "qa", "summarization")
+    ]
     return rows + _prompts(bench, "spec-bench", label=False)
 
 
@@ -117,9 +126,12 @@ def documents(folder: Path, chat: Path | None) -> list[Document]:
     """What tools return without an attack: e-mails, tables, encyclopaedic knowledge, answers with instructions for people."""
     rows = [Document(row["context"], "bipia-email", part_of(row["context"])) for row in _lines(folder / "bipia/email_test.jsonl")]
     rows += [Document(row["context"], "bipia-table", part_of(row["context"])) for row in _lines(folder / "bipia/test.jsonl")]
-    rows += [Document(row["knowledge"], "halueval-knowledge", part_of(row["knowledge"])) for row in _lines(folder / "halueval/qa1000_qa_data.json")]
+    rows += [
+        Document(row["knowledge"], "halueval-knowledge", part_of(row["knowledge"]))
+        for row in _lines(folder / "halueval/qa1000_qa_data.json")
+    ]
     answers = [row["chatgpt_response"] for row in _lines(folder / "halueval/general_data.json.gz")]
-    rows += [Document(text, "halueval-answers", part_of(text)) for text in answers[::3] if len(text) > 80]
+    rows += [Document(text, "halueval-answers", part_of(text)) for text in answers[::6] if len(text) > 80]
     if chat:
         outputs = [row["output"] for row in _lines(chat / "oasst_vicuna/oa_questions.jsonl.gz")]
         rows += [Document(text, "oasst-answers", part_of(text)) for text in outputs if len(text) > 80]
@@ -183,11 +195,7 @@ def _human_turns(dialogue: str) -> list[str]:
 
 
 def _load(path: Path) -> Any:
-    if not path.exists():
-        return []
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as file:
-        return json.load(file)
+    return json.loads(_text(path)) if path.exists() else []
 
 
 def _dict(path: Path) -> dict[str, list[str]]:
@@ -195,10 +203,11 @@ def _dict(path: Path) -> dict[str, list[str]]:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as file:
-        for line in file:
-            if line.strip():
-                yield json.loads(line)
+    for line in _text(path).split("\n") if path.exists() else ():
+        if line.strip():
+            yield json.loads(line)
+
+
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")

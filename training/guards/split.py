@@ -74,4 +74,3 @@ def _triples(text: str) -> frozenset[tuple[str, ...]]:
     if len(words) < 3:
         return frozenset({tuple(words)})
     return frozenset(zip(words, words[1:], words[2:], strict=False))
-

@@ -82,9 +82,12 @@ async def replies(pipeline: Pipeline, model: str, questions: Sequence[Question],
             cold = place % 2 == 0 if greedy is None else greedy
             return await _reply(pipeline, make_request(pipeline, model, question.prompt, greedy=cold))
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(answered(place, question)) for place, question in enumerate(questions)]
-    return [task.result() for task in tasks]
+    tasks = [asyncio.create_task(answered(place, question)) for place, question in enumerate(questions)]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def make_request(pipeline: Pipeline, model: str, prompt: str, *, greedy: bool) -> Request:

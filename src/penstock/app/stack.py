@@ -13,6 +13,7 @@ from msgspec import Struct
 from prometheus_client import CollectorRegistry
 
 from penstock.app.books import Books, data_folder, open_books
+from penstock.app.cores import share_cores, usable_cores
 from penstock.app.costs import DispatchCosts
 from penstock.cache import Cache, make_cache
 from penstock.core.config import ModelSettings
@@ -25,7 +26,7 @@ from penstock.engine.messages import EngineInfo, EngineStats, Loading
 from penstock.files import locate
 from penstock.gateway.auth import Auth
 from penstock.gateway.page import Page, login_page
-from penstock.guard import make_guard
+from penstock.guard import open_guard
 from penstock.pipeline import Pipeline
 from penstock.router import make_router
 from penstock.router.confidence import calibrations
@@ -84,8 +85,8 @@ async def build(settings: Settings, progress: LoadProgress, *, show_downloads: b
         vectors = _vectors(settings, opened)
         cache = make_cache(settings.cache, data_folder(settings), vectors)
         opened.push_async_callback(cache.close)
-        guard = await asyncio.to_thread(make_guard, settings.guard, vectors)
-        pipeline = replace(_pipeline(settings, books, upstreams, trace, cache), guard=guard)
+        guard = await open_guard(settings.guard, vectors)
+        pipeline = replace(_pipeline(settings, books, upstreams, trace, cache, vectors), guard=guard)
         metrics.serve(card.id for card in pipeline.models())
         page = Page(pipeline, window, settings.page) if window else None
         auth = Auth(books.ring, settings.server, is_open=settings.keys.open, login_page=login_page() if page else None)
@@ -117,14 +118,16 @@ def _vectors(settings: Settings, opened: AsyncExitStack) -> Callable[[], TextVec
     return shared
 
 
-def _pipeline(settings: Settings, books: Books, upstreams: dict[str, Upstream], trace: Trace, cache: Cache) -> Pipeline:
+def _pipeline(
+    settings: Settings, books: Books, upstreams: dict[str, Upstream], trace: Trace, cache: Cache, vectors: Callable[[], TextVectors]
+) -> Pipeline:
     cards = [card for upstream in upstreams.values() for card in upstream.models()]
     known = calibrations(settings.router, {card.id: card.root or card.id for card in cards})
     dispatch = Cascade(Vote(Dispatch(upstreams, settings.dispatch, trace=trace)), known)
     costs = DispatchCosts(dispatch, books.pricing)
     return Pipeline(
         dispatch=dispatch,
-        router=make_router(settings.router, routes_by_model(upstreams), embedding_models(upstreams), costs=costs, calibrations=known),
+        router=make_router(settings.router, routes_by_model(upstreams), embedding_models(upstreams), vectors, costs, known),
         admission=books.limiter,
         cache=cache,
         pricing=books.pricing,
@@ -145,7 +148,7 @@ async def _upstreams(
         upstreams[name] = upstream
         opened.push_async_callback(upstream.close)
 
-    for model in settings.models:
+    for model in share_cores(settings.models, usable_cores()):
         upstream, served[model.name] = await _load(model, steps, progress, show_downloads)
         add(model.name, upstream)
     for other in settings.upstreams:

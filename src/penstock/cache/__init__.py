@@ -2,6 +2,6 @@
 
 from penstock.cache.layered import AnswerCache
 from penstock.cache.make import make_cache
-from penstock.cache.protocol import Cache, Found, NoCache
+from penstock.cache.protocol import Cache, Clearable, Found, NoCache
 
-__all__ = ["AnswerCache", "Cache", "Found", "NoCache", "make_cache"]
+__all__ = ["AnswerCache", "Cache", "Clearable", "Found", "NoCache", "make_cache"]

@@ -21,6 +21,7 @@ Floats = NDArray[np.float32]
 LIKE = 0.85  # cosine of two answers that say the same
 SHORT_WORDS = 6
 OPENING_CHARS = 300  # the part of an answer that says it; what follows explains
+_LEAD = re.compile(r"\s*(?:so,?\s+|therefore,?\s+)?(?:the\s+(?:final\s+|correct\s+)?answer\s+is|it\s+is|it['’]s|that\s+is)\b\s*:?\s*", re.IGNORECASE)
 _PLAIN = re.compile(r"[^\w%$€£+\-*/=<>.]+|(?<!\d)\.|\.(?!\d)")
 _YES = frozenset(("yes", "yeah", "yep", "correct", "true", "right", "indeed", "certainly"))
 _NO = frozenset(("no", "nope", "incorrect", "false", "wrong", "not"))
@@ -28,6 +29,7 @@ _NO = frozenset(("no", "nope", "incorrect", "false", "wrong", "not"))
 
 def same_answer(a: str, b: str, vectors: Floats | None) -> bool:
     """Whether two answers say the same. `vectors` are their two embeddings, [2, dimensions], of unit length; None: not at hand."""
+    a, b = _said(a), _said(b)
     one, other = _plain(a), _plain(b)
     if one == other:
         return bool(one)
@@ -41,6 +43,12 @@ def same_answer(a: str, b: str, vectors: Floats | None) -> bool:
     if read(a).numbers != read(b).numbers:
         return False
     return float(vectors[0] @ vectors[1]) >= LIKE and not any(_weighs(reason) for reason in found(first, second))
+
+
+def _said(text: str) -> str:
+    """Without "the answer is"."""
+    lead = _LEAD.match(text)
+    return text[lead.end() :] if lead is not None else text
 
 
 def _plain(text: str) -> str:

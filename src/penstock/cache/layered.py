@@ -76,10 +76,10 @@ class AnswerCache:
 
     async def find(self, request: Request, judge: Judge) -> Found:
         plan = self._plan(request)
-        if isinstance(plan, str):
-            return self._bypass(plan, judge)
-        if not plan.reads:
-            return Found(state="bypass", key=plan.key, saw=plan)
+        if isinstance(plan, str) or not plan.reads:
+            why = plan if isinstance(plan, str) else "the request wants an answer of its own"
+            self._say(judge, "exact" if self._settings.exact != "off" else "semantic", "bypass", why)
+            return Found(state="bypass", saw=plan)
         if plan.is_exact and self._settings.exact == "on" and (answer := await self._join(plan)) is not None:
             self._say(judge, "exact", "hit", "the same request was being answered just now")
             return answer.replay()
@@ -90,7 +90,7 @@ class AnswerCache:
                 self._flights.abandon(plan.flight)
             raise
         if answer is None:
-            return Found(state="miss", key=plan.key, saw=plan)
+            return Found(state="miss", saw=plan)
         if plan.flight is not None:
             self._flights.share(plan.flight, answer)
             self._flights.land(plan.flight)
@@ -111,10 +111,11 @@ class AnswerCache:
         if answer is None:
             return
         storing = self._stored(plan, answer)
-        if isinstance(self._store, MemoryStore) and (plan.text is None or (plan.look is not None and plan.look.entry is None)):
+        is_known = not plan.fits or (plan.look is not None and plan.look.entry is None and plan.look.vector)
+        if is_known and isinstance(self._store, MemoryStore):
             await storing  # nothing in it waits
         else:
-            self._afterwards_do(storing, plan)
+            self._store_afterwards(storing, plan)
 
     async def held(self) -> tuple[Held, Mapping[str, int]]:
         """What is stored, and what this process has decided since it began. Raises NotReady where the store is down."""
@@ -159,10 +160,6 @@ class AnswerCache:
             writes=use != "read",
             epoch=self._epoch,
         )
-
-    def _bypass(self, why: str, judge: Judge) -> Found:
-        self._say(judge, "exact" if self._settings.exact != "off" else "semantic", "bypass", why)
-        return Found(state="bypass")
 
     async def _join(self, plan: _Plan) -> Answer | None:
         """The answer of whoever leads; None: this request leads, or goes alone."""
@@ -211,7 +208,7 @@ class AnswerCache:
                 seen.clear()
             yield event
 
-    def _afterwards_do(self, storing: Coroutine[None, None, None], plan: _Plan) -> None:
+    def _store_afterwards(self, storing: Coroutine[None, None, None], plan: _Plan) -> None:
         if len(self._afterwards) >= MOST_AFTERWARDS:
             storing.close()
             if plan.flight is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from penstock.cache.store.protocol import Held, Part
 from penstock.core.types import CacheState, EngineUse, Event, Judge, Request, Route, Usage
 from penstock.trace import Tab
 
@@ -40,6 +41,17 @@ class Cache(Protocol):
 
     async def close(self) -> None:
         """Let go of the store."""
+
+
+@runtime_checkable
+class Clearable(Protocol):
+    """A cache that holds answers, and can be looked into and told to forget."""
+
+    async def held(self) -> tuple[Held, Mapping[str, int]]:
+        """What is stored, and how often this process decided what since it began. Raises NotReady where the store is down."""
+
+    async def clear(self, part: Part) -> int:
+        """Forget these answers, also those that are being made now. Returns how many there were. Raises NotReady."""
 
 
 class NoCache:

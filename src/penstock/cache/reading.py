@@ -31,14 +31,14 @@ from penstock.cache.lexicon import (
 _TOKEN = re.compile(
     r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*\(\)"  # a call: foo.bar()
     r"|c\+\+|[cf]\#|\.net\b"
-    r"|\d+(?:[.,:/]\d+)*(?:st|nd|rd|th)?"
+    r"|(?<![\w.)])-\d+(?:[.,:/]\d+)*|\d+(?:[.,:/]\d+)*(?:st|nd|rd|th)?"
     r"|[^\W_]+(?:_[^\W_]+)+|[^\W\d_]+(?:['’][^\W\d_]+)*"
     r"|(?:==|!=|<=|>=|&&|\|\||\+\+|--|->|=>|::|<<|>>|[%$€£¥₹°<>=+*/^-])",
     re.IGNORECASE,
 )
 _OPERATOR = re.compile(r"(?:==|!=|<=|>=|&&|\|\||\+\+|--|->|=>|::|<<|>>)")
 _IDENTIFIER = re.compile(r"\w+\(\)$|\w*[a-z]\w*_\w+|[a-z]{2,}[A-Z]\w*")
-_NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
+_NUMBER = re.compile(r"-?\d+(?:[.,:/]\d+)*")
 _ROMAN = re.compile(r"(?=[IVX]{2,6}$)(?:X{0,3})(?:IX|IV|V?I{0,3})$")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _LATIN = re.compile(r"[a-z0-9_'’.+#]+", re.IGNORECASE)

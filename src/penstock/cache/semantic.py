@@ -84,16 +84,14 @@ class SemanticTier:
             verdict = verifier.judge(request.tenant, text, vector, candidates, self._chance())
         except TimeoutError:
             return Look(verdict=Verdict(action="pass", why=f"no vector within {EMBED_S:g} s"))
-        except Exception:
-            if not self._failed:
-                log.exception("the semantic cache does not answer")
-                self._failed = True
+        except Exception:  # noqa: BLE001 (said, once; an answer does not depend on it)
+            self._say_failed()
             return Look(verdict=Verdict(action="pass", why="the lookup failed; the server's log says why"))
         entry = None if verdict.place is None or verdict.action == "pass" else entries[verdict.place]
         return Look(verdict=verdict, scope=scope, vector=kept(vector), entry=entry)
 
     async def compare(self, request: Request, look: Look, answer: Answer) -> bool:
-        """Whether the candidate that was tried says what the model now said; noted and learned."""
+        """Whether the candidate that was tried says what the model now said; noted and learned. Raises what the vectors raise."""
         if look.entry is None:
             return False
         texts = answer.text, read(look.entry.answer).text
@@ -104,9 +102,13 @@ class SemanticTier:
         return same
 
     async def placed(self, request: Request, text: str) -> tuple[bytes, bytes]:
-        """The scope and vector under which an answer to `text` is found by meaning, for one that was not looked up."""
-        vector = (await self._vectors.of([text]))[0]
-        await self._opened()
+        """The scope and vector under which an answer to `text` is found by meaning, for one that was not looked up; b"" where it is not."""
+        try:
+            await self._opened()
+            vector = (await self._vectors.of([text]))[0]
+        except Exception:  # noqa: BLE001 (as above)
+            self._say_failed()
+            return b"", b""
         return scope_of(request, self._policy, self._vectors.digest), kept(vector)
 
     def stored(self, entry: Entry, gone: tuple[bytes, ...]) -> None:
@@ -138,3 +140,8 @@ class SemanticTier:
                 await asyncio.to_thread(getattr, self._vectors, "digest")
                 self._verifier = await asyncio.to_thread(self._open_verifier)
             return self._verifier
+
+    def _say_failed(self) -> None:
+        if not self._failed:
+            log.error("the semantic cache does not answer", exc_info=True)
+            self._failed = True

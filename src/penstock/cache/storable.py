@@ -19,10 +19,10 @@ MOST_TEMPERATURE = 0.3  # above it two answers to one question differ too often 
 MOST_CHARS = 2000  # of a question: longer ones carry a document, and a document is rarely asked about twice in other words
 
 _TIMELY = re.compile(
-    r"\b(?:now|nowadays|today|tonight|tomorrow|yesterday|currently|current|latest|newest|recent(?:ly)?|upcoming|live|breaking"
+    r"\b(?:now|nowadays|today|tonight|tomorrow|yesterday|currently|current(?!\s+(?:in|through|flow|of|and|is)\b)|latest|newest|recent(?:ly)?|upcoming|breaking|live\s+(?:scores?|stream|updates?|results?)"
     r"|(?:this|last|next|past|coming)\s+(?:second|minute|hour|morning|afternoon|evening|night|day|week|weekend|month|quarter|year|season)"
     r"|at\s+the\s+moment|right\s+away|so\s+far|as\s+of|up\s+to\s+date|these\s+days|ago"
-    r"|weather|forecast|temperature\s+(?:in|outside)|news|headlines?|scores?|standings"
+    r"|weather|forecast|temperature\s+(?:in|outside)|news|headlines?|(?:the|final|match|game)\s+scores?|standings"
     r"|(?:stock|share|bitcoin|crypto|gold|oil|gas|fuel|house|ticket)\s+prices?|price\s+of|exchange\s+rates?|interest\s+rates?"
     r"|what\s+(?:time|day|date|year|month)\s+is|what\s+is\s+the\s+(?:time|date|day)|how\s+old\s+is|opening\s+hours|is\s+\S+\s+(?:open|closed|down|still)"
     r"|still|yet)\b",
@@ -32,18 +32,19 @@ _TIMELY = re.compile(
 _PERSONAL = re.compile(
     r"\b(?:my|mine|our|ours|myself|ourselves"
     r"|me\s+and|and\s+(?:i|me)|(?:i|we)\s*(?:am|'m|’m|was|were|are|have|'ve|’ve|had|live|work|got|bought|feel|weigh|earn|born|told|said|asked|sent)"
-    r"|who\s+am\s+i|about\s+me|near\s+me|for\s+me|am\s+i|remind\s+me|remember)\b",
+    r"|who\s+am\s+i|about\s+me|near\s+me|for\s+me|remind\s+me)\b",
     re.IGNORECASE,
 )
 _CREATIVE = re.compile(
-    r"\b(?:random(?:ly|ise|ize)?|another|different\s+(?:one|answer|way|version)|again|other\s+(?:one|answer|idea)s?|some\s+more|more\s+of|surprise"
-    r"|joke|poem|poetry|haiku|limerick|lyrics?|song|story|tale|brainstorm|creative|imagine|invent|come\s+up\s+with|make\s+up"
-    r"|roll\s+(?:a|the)\s+dic?e|flip\s+a\s+coin|lottery|uuid|shuffle|generate\s+(?:a|an|some)?\s*(?:name|password|key|number|idea)s?)\b",
+    r"\b(?:random(?:ly|ise|ize)?|(?:give|tell|show|write|suggest|make|find)\s+(?:me\s+|us\s+)?(?:another|some\s+more|more|a\s+different)|again|surprise"
+    r"|(?:write|compose|tell|make\s+up|sing|give|create|draft)\b.{0,40}\b(?:jokes?|poems?|poetry|haikus?|limericks?|lyrics?|songs?|story|stories|tales?|essay|slogans?)"
+    r"|brainstorm|come\s+up\s+with|make\s+up|imagine|roll\s+(?:a|the)\s+dic?e|flip\s+a\s+coin|uuid|shuffle"
+    r"|(?:generate|suggest|pick)\s+(?:me\s+)?(?:a|an|some)\s+\w*\s*(?:names?|passwords?|keys?|numbers?|ideas?))\b|^\W*another\b",
     re.IGNORECASE,
 )
 # What points back at an earlier turn, or at something that was not sent.
 _POINTING = re.compile(
-    r"^\W*(?:and|but|so|then|also|ok(?:ay)?|yes|no|sure|thanks?|thank\s+you|continue|go\s+on|why(?:\s+not)?|how\s+so|what\s+about|how\s+about|what\s+else)\b(?!.{60})"
+    r"^\W*(?:and|but|so|then|also|ok(?:ay)?|yes|no|sure|thanks?|thank\s+you|continue|go\s+on|what\s+about|how\s+about|what\s+else)\b(?!.{60})|^\W*(?:why(?:\s+not)?|how(?:\s+so)?|what|when|where|who)\W*$"
     r"|\b(?:above|previous(?:ly)?|earlier|aforementioned|you\s+(?:said|mentioned|just|told|wrote)|(?:the|your)\s+last\s+(?:answer|message|one)"
     r"|(?:rewrite|translate|summari[sz]e|shorten|explain|fix|correct|rephrase)\s+(?:it|this|that|these|those|them))\b",
     re.IGNORECASE,

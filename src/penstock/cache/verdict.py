@@ -25,6 +25,7 @@ from penstock.cache.verify import found
 
 Floats = NDArray[np.float32]
 
+WEIGHTS = Path(__file__).parent / "weights"
 MOST_GROUPS = 1024  # tallies kept; the group longest unused begins anew
 
 
@@ -105,7 +106,7 @@ class Verifier:
 
 def open_verifier(encoder: str, delta: float) -> Verifier:
     """For the vectors of that encoder, by its name; the pair model is read from the package. Raises LoadError."""
-    return Verifier(PairModel.load(Path(__file__).parent / "weights", encoder), Thresholds(delta))
+    return Verifier(PairModel.load(WEIGHTS, encoder), Thresholds(delta))
 
 
 def _why(choice: Choice, cosine: float | None) -> str:

@@ -53,7 +53,8 @@ def _line(key: str, value: object, source: str) -> str:
 def _toml(value: object) -> str:
     if isinstance(value, Struct):  # one of an array of tables: what was set of it
         fields = msgspec.structs.fields(value)
-        value = {field.name: getattr(value, field.name) for field in fields if field.required or getattr(value, field.name) != _usual(field)}
+        set_to = {field.name: getattr(value, field.name) for field in fields}
+        value = {field.name: set_to[field.name] for field in fields if field.required or set_to[field.name] != _usual(field)}
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, dict):

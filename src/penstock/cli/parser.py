@@ -133,6 +133,16 @@ def _keys(parser: Parser) -> None:
         _config_flag(action)
 
 
+def _cache(parser: Parser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, summary in (("stats", "show how much is stored"), ("clear", "forget answers: all, or a tenant's, or a model's")):
+        action = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
+        _config_flag(action)
+        if name == "clear":
+            action.add_argument("--tenant", metavar="NAME", help="only of this tenant; a key's own is its id")
+            action.add_argument("--model", metavar="NAME", help="only of the model that was asked for by this name")
+
+
 def _new_key(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME", help="whose key it is, for people to read")
     parser.add_argument("--admin", action="store_true", help="reaches /metrics and the page, too")
@@ -147,6 +157,29 @@ def _new_key(parser: Parser) -> None:
     parser.add_argument("--budget-day", metavar="USD", help="most dollars in a UTC day")
     parser.add_argument("--budget-month", metavar="USD", help="most dollars in a UTC month")
     parser.add_argument("--warn", action="store_true", help="a spent budget only warns")
+
+
+def _router(parser: Parser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, summary in (("train", "learn which model a prompt needs"), ("evaluate", "show what a classifier saves at which quality")):
+        action = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
+        action.add_argument("file", type=Path, metavar="FILE", help="rows of prompt, model, score, perhaps cost and group: JSONL or CSV")
+        encoders = ("auto", "minilm", "static", "none")
+        action.add_argument("--encoder", choices=encoders, default="auto", help="whose vectors are read, too (default: auto)")
+        if name == "train":
+            out = Path("router.safetensors")
+            action.add_argument("--out", type=Path, default=out, metavar="FILE", help=f"(default: {out})")
+        else:
+            action.add_argument("--classifier", type=Path, metavar="FILE", help="a trained file (default: one for each part, from the rest)")
+            action.add_argument("--weak", metavar="MODEL", help="of the table (default: the cheapest)")
+            action.add_argument("--strong", metavar="MODEL", help="of the table (default: the dearest)")
+    summary = "learn how far a cascade may trust a model"
+    calibrate = actions.add_parser("calibrate", help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
+    calibrate.add_argument("file", type=Path, metavar="FILE", help='JSON lines: {"prompt": "…", "answer": "…"}, or a list of answers')
+    calibrate.add_argument("--small", required=True, metavar="MODEL", help=f"is asked first: with --config a name there, else {MODEL_HELP}")
+    calibrate.add_argument("--large", required=True, metavar="MODEL", help="is asked where the first is not trusted")
+    calibrate.add_argument("--out", type=Path, default=Path("calibration.json"), metavar="FILE", help="(default: calibration.json)")
+    _config_flag(calibrate)
 
 
 def _nothing(parser: Parser) -> None:
@@ -171,6 +204,8 @@ COMMANDS: Sequence[tuple[str, str, Callable[[Parser], None]]] = (
     ("generate", "answer one prompt and print it as it comes", _generate),
     ("keys", "make, list, revoke and rotate API keys", _keys),
     ("models", "list the models that need no download", _nothing),
+    ("router", "learn from your own data which model to ask", _router),
+    ("cache", "look at stored answers and forget them", _cache),
     ("usage", "show what was used and what it cost", _usage),
     ("prices", "list the known prices of models", _prices),
     ("config", "show each setting and where it comes from", _config),

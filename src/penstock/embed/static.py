@@ -22,7 +22,7 @@ from penstock.core.errors import LoadError
 from penstock.embed.minilm import Floats, unit
 
 STATIC_FOLDER = Path(__file__).parents[1] / "builtin" / "static-minilm"
-UNKNOWN = "[UNK]"  # the last row
+UNKNOWN = "[UNK]"
 
 
 class StaticTable:

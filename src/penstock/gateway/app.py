@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from penstock.core.config import ServerSettings
 from penstock.gateway.auth import Auth, Authenticate
+from penstock.gateway.cached import cache_routes
 from penstock.gateway.counting import CountTokens
 from penstock.gateway.dialects import CHAT, EMBEDDINGS, MESSAGES, RESPONSES, TEXT
 from penstock.gateway.edge import Edge
@@ -41,6 +42,7 @@ def build(
         Route("/metrics", probes.metrics),
         Route("/openapi.json", OpenAPI().serve),
     ]
+    routes += cache_routes(pipeline.cache, settings)
     routes += page.routes() if page else []
     return Application(routes, auth)
 

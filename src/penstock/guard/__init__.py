@@ -3,7 +3,7 @@
 `rule` says what a guardrail is; `docs/guardrails.md` has the built-in ones.
 """
 
-from penstock.guard.make import make_guard
+from penstock.guard.make import open_guard
 from penstock.guard.protocol import AllowAll, Checked, Guard
 
-__all__ = ["AllowAll", "Checked", "Guard", "make_guard"]
+__all__ = ["AllowAll", "Checked", "Guard", "open_guard"]

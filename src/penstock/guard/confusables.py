@@ -1,4 +1,4 @@
-"""Letters of other scripts that look like Latin ones, from Unicode's confusables (UTS 39): the ones whose shape is the same in common fonts."""
+"""Letters of other scripts that look like Latin ones in common fonts; a part of Unicode's confusables (UTS 39)."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ class Cut(Struct, frozen=True, kw_only=True):
     kind: str = ""
     action: Action = "redact"
     by: Enforced | None = None
+    goes_on: bool = False  # the rest of what was cut out before it: it has a placeholder already
     back: str = ""
 
 
@@ -56,7 +57,7 @@ def patches(cuts: Iterable[Cut]) -> list[Patch]:
 
 def cuts_of(spans: Iterable[Span], by: Enforced, action: Action) -> list[Cut]:
     """What follows from the spans that a rule found."""
-    return [Cut(start=span.start, end=span.end, kind=span.kind, action=action, by=by) for span in spans]
+    return [Cut(start=span.start, end=span.end, kind=span.kind, action=action, by=by, goes_on=span.goes_on) for span in spans]
 
 
 class Placeholders:
@@ -68,11 +69,12 @@ class Placeholders:
         self._given: dict[str, str] = {}
         self.originals: dict[str, str] = {}
 
-    def redact(self, text: str, cuts: Iterable[Cut]) -> str:
-        """The text with a placeholder for each stretch."""
+    def redact(self, text: str, cuts: Iterable[Cut], *, escaped: bool) -> str:
+        """The text with a placeholder for each stretch. `escaped`: it is JSON, and what stands in it is not as it is meant."""
         at, pieces = 0, []
         for patch in patches(cuts):
-            pieces += [text[at : patch.start], self._of(patch.cut.kind, text[patch.start : patch.end])]
+            value = text[patch.start : patch.end]
+            pieces += [text[at : patch.start], self._of(patch.cut.kind, _unquoted(value) if escaped else value)]
             at = patch.end
         return "".join((*pieces, text[at:]))
 
@@ -117,6 +119,14 @@ def placeholder(kind: str, number: int | None = None) -> str:
     """What stands for a value of this kind; without a number it is never put back."""
     name = re.sub(r"\W+", "_", kind).strip("_").upper() or "REDACTED"
     return f"[{name}]" if number is None else f"[{name}_{number}]"
+
+
+def _unquoted(text: str) -> str:
+    """What a part of a JSON string means; a part that is more or less than that stays as it is."""
+    try:
+        return str(json.loads(f'"{text}"')) if "\\" in text else text
+    except ValueError:
+        return text
 
 
 def _quoted(text: str) -> str:

@@ -25,11 +25,16 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _WORD = re.compile(r"[^\W\d_]+")
 _BASE64 = re.compile(r"(?<![\w+/=-])(?:[A-Za-z0-9+/_-]{4}\s?){4,}(?:[A-Za-z0-9+/_-]{2,3}={0,2})?(?![\w+/=-])")
 _HEX = re.compile(r"(?<![0-9A-Za-z])(?:0x)?(?:(?:\\x)?[0-9A-Fa-f]{2}[ :,]?){8,}(?![0-9A-Za-z])")
-_ESCAPES = re.compile(r"(?:%[0-9A-Fa-f]{2})+|&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});|(?:\\u[0-9A-Fa-f]{4})+|(?:\\x[0-9A-Fa-f]{2})+")
-_SPACED = re.compile(r"(?<!\w)[^\W\d_](?:([ .\-_*|])[^\W\d_])(?:\1[^\W\d_]){2,}(?!\w)")
-_LEET_WORD = re.compile(r"(?<!\w)(?=[\w@$!]*[A-Za-z])(?=[\w@$!]*[013457@$!])[A-Za-z013457@$!]{3,}(?!\w)")
+_ESCAPES = re.compile(
+    r"(?:%[0-9A-Fa-f]{2})+|&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});|(?:\\u[0-9A-Fa-f]{4})+|(?:\\x[0-9A-Fa-f]{2})+"
+)
+_SPACED = re.compile(r"(?<!\w)[^\W\d_](?:([ .\-_*|])[^\W\d_])(?:\1[^\W\d_])+(?!\w)")
+_LEET_WORD = re.compile(r"(?<![\w@$!])(?=[\w@$!]*[A-Za-z])(?=[\w@$!]*[013457@$!])[A-Za-z013457@$!]{3,}(?![\w@$!])")
 _LEET = str.maketrans("013457@$!", "oieastasi")
-_TELLING = "the and you all are this that with from your for not have will what ignore instructions previous system prompt reveal password".split()
+_TELLING = (
+    *("the", "and", "you", "all", "are", "this", "that", "with", "from", "your", "for", "not", "have", "will", "what"),
+    *("ignore", "instructions", "previous", "system", "prompt", "reveal", "password"),
+)
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -48,10 +53,8 @@ def readings(text: str) -> list[View]:
             break
     if below is not None:
         found.append(below)
-    for other in (_unshifted, _unleeted):
-        if (seen := other(below.text if below else text, below)) is not None:
-            found.append(seen)
-    return found
+    others = (other(below.text if below else text, below) for other in (_unshifted, _unleeted))
+    return [*found, *(seen for seen in others if seen is not None)]
 
 
 def unmasked(text: str, below: View | None = None) -> View | None:
@@ -61,7 +64,7 @@ def unmasked(text: str, below: View | None = None) -> View | None:
     """
     if text.isascii():
         return None
-    spoofed = {at for word in _WORD.finditer(text) if _is_spoofed(word[0]) for at in range(word.start(), word.end())}
+    spoofed = _spoofed(text)
     changes = replaced(_NOT_ASCII, text, lambda match: _plain(match[0], lookalikes=match.start() in spoofed))
     return read(text, changes, "unicode", below) if changes else None
 
@@ -69,10 +72,11 @@ def unmasked(text: str, below: View | None = None) -> View | None:
 def streamed(text: str, *, is_json: bool) -> View | None:
     """A reading that grows as the text grows: whatever follows changes nothing of it.
 
-    Each character is read by itself. `is_json`: escapes of a JSON string are read, too.
+    Each character is read by itself. `is_json`: escapes of a JSON string are read, too, up to one that is not whole.
     """
     view: View | None = None
     if is_json and "\\" in text:
+        text = text[: cut_escape(text)]
         view = read(text, replaced(_JSON_ESCAPE, text, _json_character), "json")
     plain = view.text if view else text
     if not plain.isascii():
@@ -111,9 +115,26 @@ def _plain(character: str, *, lookalikes: bool) -> str:
     return unicodedata.normalize("NFKC", character)
 
 
-def _is_spoofed(word: str) -> bool:
-    """Whether each letter is a Latin one or looks like one, and some only look like it."""
-    return not word.isascii() and all(letter.isascii() or letter in LOOKALIKES for letter in word)
+def _spoofed(text: str) -> set[int]:
+    """Where letters stand that only look like Latin ones, in words of nothing else than such and Latin ones.
+
+    Words of look-alikes alone are what they are where the text has more words of their script.
+    """
+    places: set[int] = set()
+    doubtful: list[re.Match[str]] = []
+    foreign = 0
+    for word in _WORD.finditer(text):
+        if word[0].isascii():
+            continue
+        if not all(letter.isascii() or letter in LOOKALIKES for letter in word[0]):
+            foreign += not any(letter.isascii() for letter in word[0])
+        elif any(letter.isascii() for letter in word[0]):
+            places.update(range(word.start(), word.end()))
+        else:
+            doubtful.append(word)
+    for word in doubtful if len(doubtful) > foreign else ():
+        places.update(range(word.start(), word.end()))
+    return places
 
 
 def _unescaped(text: str, below: View | None) -> View | None:
@@ -168,9 +189,9 @@ def _as_prose(raw: bytes) -> str | None:
 
 
 def _joined(text: str, below: View | None) -> View | None:
-    """Words whose letters stand apart: "i g n o r e"."""
+    """Words whose letters stand apart: "i g n o r e", where one of them has more than three."""
     changes = replaced(_SPACED, text, lambda match: match[0].replace(match[1], ""))
-    return read(text, changes, "spacing", below) if changes else None
+    return read(text, changes, "spacing", below) if any(len(change.text) > 3 for change in changes) else None
 
 
 def _unshifted(text: str, below: View | None) -> View | None:

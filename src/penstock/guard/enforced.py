@@ -56,7 +56,7 @@ class Enforced:
         try:
             async with limit:
                 opinion = self._sound(await self.rule.judge(text), text)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (a plugin's may be anything; `failure` says what follows)
             if isinstance(error, TimeoutError) and limit.expired():
                 failed = f"it took longer than {self.budget_s:g} s"
             else:  # its message may quote what it read
@@ -68,9 +68,7 @@ class Enforced:
 
     def judgement(self, action: str, why: str, *, score: float | None = None, took_s: float = 0.0) -> Judgement:
         """A decision of this rule, as the trace and the ledger know it."""
-        return Judgement(
-            room="guard", rule=self.name, action=action, why=why[:MOST_WHY], score=score, shadow=self.shadow, took_s=took_s
-        )
+        return Judgement(room="guard", rule=self.name, action=action, why=why[:MOST_WHY], score=score, shadow=self.shadow, took_s=took_s)
 
     def failure(self, why: str, took_s: float = 0.0) -> Judgement:
         """What follows from a failure: a refusal where the rule is closed."""

@@ -31,6 +31,8 @@ def _seen(text: Text, view: View) -> Text:
         role=text.role,
         part=text.part,
         start=view.here(text.start),
+        after=text.after,
+        system=text.system,
         decoded_by=view.decoded_by,
         principal=text.principal,
         request=text.request,
@@ -42,8 +44,6 @@ def _merged(plain: Opinion, hidden: Opinion, view: View) -> Opinion:
     scores = [score for score in (plain.score, hidden.score) if score is not None]
     if not hidden.why:
         return Opinion(why=plain.why, score=max(scores, default=None), spans=plain.spans)
-    spans = [Span(*view.there(span.start, span.end), span.kind) for span in hidden.spans]
+    spans = [Span(*view.there(span.start, span.end), span.kind, span.goes_on) for span in hidden.spans]
     why = plain.why or f"{hidden.why} (hidden by {', '.join(view.decoded_by)})"
     return Opinion(why=why, score=max(scores, default=None), spans=(*plain.spans, *spans))
-
-

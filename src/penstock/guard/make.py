@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -44,19 +45,28 @@ def make_guard(settings: GuardSettings, vectors: Callable[[], TextVectors]) -> G
     return RuleGuard([_enforced(rule, means, settings) for rule in rules], settings.hold_chars)
 
 
+async def open_guard(settings: GuardSettings, vectors: Callable[[], TextVectors]) -> Guard:
+    """The same, with everything loaded that the first request would otherwise wait for. May raise whatever a rule raises."""
+    guard = await asyncio.to_thread(make_guard, settings, vectors)
+    if isinstance(guard, RuleGuard):
+        await guard.warm()
+    return guard
+
+
 def _enforced(settings: RuleSettings, means: Means, guard: GuardSettings) -> Enforced:
-    enforced = Enforced(_maker(settings.kind)(settings, means), settings, shadow=guard.mode == "shadow")
+    enforced = Enforced(maker(settings.kind)(settings, means), settings, shadow=guard.mode == "shadow")
     reads = enforced.reads
     if "redact" in (settings.action, *settings.keys.values()) and not reads.cuts:
         message = f"the rule {enforced.name!r} cannot redact: a rule of the kind {settings.kind!r} judges a text as a whole"
         raise ConfigError(message, hint='its actions are "refuse" and "allow"')
     if "output" in enforced.on and reads.unit == "span" and (reads.reach or 0) > guard.hold_chars:
         message = f"the rule {enforced.name!r} looks {reads.reach} characters ahead and guard.hold_chars is {guard.hold_chars}"
-        raise ConfigError(message, hint=f"set guard.hold_chars to {reads.reach} or take \"output\" out of the rule's `on`")
+        raise ConfigError(message, hint=f'set guard.hold_chars to {reads.reach} or take "output" out of the rule\'s `on`')
     return enforced
 
 
-def _maker(kind: str) -> MakeRule:
+def maker(kind: str) -> MakeRule:
+    """What makes rules of a kind, built in or a plugin's. Raises ConfigError for one that is unknown."""
     if kind in KINDS:
         module, _, name = KINDS[kind].partition(":")
         return cast(MakeRule, getattr(import_module(module), name))

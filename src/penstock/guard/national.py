@@ -5,7 +5,6 @@ Only patterns and check digits are used, with the words around them; none of Pre
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
@@ -22,7 +21,6 @@ class Presidio:
     """
 
     def __init__(self, kinds: Sequence[str]) -> None:
-        os.environ.setdefault("USE_TORCH", "0")
         try:
             import spacy
             from presidio_analyzer.context_aware_enhancers import LemmaContextAwareEnhancer

@@ -26,15 +26,18 @@ PRESIDIO_NAMES = {
     "EMAIL_ADDRESS": "email", "PHONE_NUMBER": "phone", "CREDIT_CARD": "card", "IBAN_CODE": "iban", "US_SSN": "ssn", "IP_ADDRESS": "ip",
     "MAC_ADDRESS": "mac", "CRYPTO": "crypto",
 }  # fmt: skip
-REACH = 8192  # characters: of the longest private keys with their armour
 QUICK = 2000  # characters that are searched in less than a millisecond
+
+MOST_HELD = 160  # characters: an address and its domain; what is longer is known by its beginning
+LONG_SECRET = 96  # characters after which more of the same changes nothing
 
 _ENDS_TOKEN = frozenset('"<>,;`')  # in nothing that is looked for
 _NUMBER = re.compile(r"[+(]{0,2}\d[\d .\-/()+]*")
 _IBAN_SO_FAR = re.compile(r"(?i)(?<![a-z0-9])[a-z]{2}\d{2}(?: [a-z0-9]{4})*(?: [a-z0-9]{0,3})? ?$")
-_ARMOUR = re.compile(r"-----BEGIN[A-Z0-9 ]*-{0,5}$")
+_ARMOUR = re.compile(r"\s?-----(?:BEGIN|END)[A-Z0-9 ]*-{0,5}$")
 _KEY_BEGINS = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _KEY_ENDS = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_REST = re.compile(r"(?:\.?[A-Za-z0-9_~+/=\-]+)*")
 
 
 class Finder:
@@ -67,22 +70,34 @@ class Finder:
 
     def could_grow_from(self, text: str, start: int = 0) -> int:
         """Where the first stretch begins, from `start` on, that more text could make a find, lengthen or undo; else `len(text)`."""
+        if (known := self._known_by_its_beginning(text)) is not None:
+            return max(start, known)
         tail = max(start, len(text) - LONGEST_NUMBER - BEFORE)
         growing = [_token(text), len(text) - min(self._waits, len(text))]
         growing += [number.start() for number in _NUMBER.finditer(text, _number_start(text, tail)) if _open(text, number)]
         growing += [match.start() for ending in (_IBAN_SO_FAR, _ARMOUR) if (match := ending.search(text, tail))]
-        growing += [match.start() for match in _KEY_BEGINS.finditer(text, start) if not _KEY_ENDS.search(text, match.end())]
+        begins = _KEY_BEGINS.finditer(text, max(start, len(text) - MOST_HELD))
+        growing += [match.start() for match in begins if not _KEY_ENDS.search(text, match.end())]
         if "birth_date" in self.kinds and (born := personal.date_begins(text, tail)) is not None:
             growing.append(born)
         free = min(growing)
         free = min((found.start for found in self.spans(text) if found.start < free < found.end), default=free)
         return max(start, free)
 
+    def _known_by_its_beginning(self, text: str) -> int | None:
+        """The end of a secret that is so long that more of it, which `text` may well end in, changes nothing."""
+        spans = self.spans(text)
+        if not spans or spans[-1].kind not in SECRETS or spans[-1].end - spans[-1].start < LONG_SECRET:
+            return None
+        found = spans[-1]
+        ends = found.end == len(text) or (found.kind == "private_key" and secrets.KEY_SO_FAR.match(text, found.end))
+        return found.end if ends else None
+
 
 class Pii:
     """A rule that objects to personal data and secrets."""
 
-    reads = Reads(where=("input", "tools", "output"), unit="span", reach=REACH)
+    reads = Reads(where=("input", "tools", "output"), unit="span", reach=MOST_HELD)
 
     def __init__(self, finder: Finder) -> None:
         self.finder = finder
@@ -90,12 +105,14 @@ class Pii:
     async def judge(self, text: Text) -> Opinion:
         find = self.finder.spans
         found = find(text.text) if len(text.text) <= QUICK else await asyncio.to_thread(find, text.text)
-        found = tuple(span for span in found if span.start >= text.start)
-        if not found:
+        rest = _rest(text)
+        done = rest[-1].end if rest else text.start
+        found = tuple(span for span in found if span.start >= done)
+        if not found and not rest:
             return Opinion()
-        kinds = sorted({span.kind.replace("_", " ") for span in found})
-        spans = tuple(Span(span.start, span.end, span.kind.upper()) for span in found)
-        return Opinion(why=f"it has {', '.join(kinds)}", score=max(span.score for span in found), spans=spans)
+        kinds = sorted({span.kind.replace("_", " ").lower() for span in (*rest, *found)})
+        spans = (*rest, *(Span(span.start, span.end, span.kind.upper()) for span in found))
+        return Opinion(why=f"it has {', '.join(kinds)}", score=max((span.score for span in found), default=1.0), spans=spans)
 
     def pending(self, text: str, start: int) -> int:
         return self.finder.could_grow_from(text, start)
@@ -124,10 +141,19 @@ def _kinds(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(kinds)) or KINDS
 
 
+def _rest(text: Text) -> tuple[Span, ...]:
+    """What goes on of a secret that was cut out before all of it had come."""
+    kind = text.after.lower()
+    if kind not in SECRETS or (kind == "private_key" and secrets.KEY_ENDED.search(text.text[: text.start])):
+        return ()
+    rest = (secrets.REST_OF_KEY if kind == "private_key" else _REST).match(text.text, text.start)
+    return (Span(text.start, rest.end(), text.after, goes_on=True),) if rest and rest.end() > text.start else ()
+
+
 def _token(text: str) -> int:
-    """Where the last run of characters begins that one word, address or key may be made of."""
-    begin = len(text)
-    while begin > 0 and not text[begin - 1].isspace() and text[begin - 1] not in _ENDS_TOKEN and text[begin - 1] < "\u2e80":
+    """Where the last run of characters begins that one word, address or key may be made of, or the last `MOST_HELD` of it."""
+    begin, least = len(text), max(0, len(text) - MOST_HELD)
+    while begin > least and not text[begin - 1].isspace() and text[begin - 1] not in _ENDS_TOKEN and text[begin - 1] < "\u2e80":
         begin -= 1
     return begin
 

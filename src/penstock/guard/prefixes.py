@@ -18,7 +18,12 @@ MOST_NESTED = 6  # groups within groups: each level repeats what is in it
 _FLAGS = re.compile(r"\(\?[imsU-]+\)")
 _OPEN = re.compile(r"\((?:\?(?:P?<\w+>|[imsU-]*:))?")
 _REPEAT = re.compile(r"(?:\*|\+|\?|\{(\d+)(,?)(\d*)\})\??")
-_ATOM = re.compile(r"\\(?:[pP](?:\{\^?\w+\}|\w)|x\{[0-9A-Fa-f]+\}|x[0-9A-Fa-f]{2}|[^QEC1-9])|\[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\]|[^\\()\[\]|*+?{}]|[{}\]]", re.DOTALL)
+_ATOM = re.compile(
+    r"\\(?:[pP](?:\{\^?\w+\}|\w)|x\{[0-9A-Fa-f]+\}|x[0-9A-Fa-f]{2}|[^QEC1-9])"  # an escape
+    r"|\[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\]"  # a class
+    r"|[^\\()\[|*+?]",  # itself
+    re.DOTALL,
+)
 _EMPTY = ("^", "$", "\\b", "\\B", "\\A", "\\z")
 
 
@@ -109,7 +114,7 @@ def _most(match: re.Match[str]) -> int | None:
 def _single(pattern: str, at: int, depth: int) -> tuple[_Part, int]:
     if pattern[at] == "(":
         opening = _OPEN.match(pattern, at)
-        if opening is None or pattern.startswith("(?", at) and opening[0] == "(":
+        if opening is None or (opening[0] == "(" and pattern.startswith("(?", at)):
             raise Unreadable(f"at {at}")
         inner, end = _either(pattern, opening.end(), depth + 1)
         if end == len(pattern):

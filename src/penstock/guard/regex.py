@@ -28,10 +28,8 @@ class Regex:
         self._name = name
         self._kind = name.upper()
         self._patterns = [_compiled(pattern, name) for pattern in patterns]
-        begun = [_begun(pattern, name) for pattern in patterns]
-        self._begun = None if any(one is None for one, _ in begun) else [one for one, _ in begun if one is not None]
-        lengths = [length for _, length in begun]
-        longest = None if None in lengths else max((length for length in lengths if length is not None), default=1)
+        self._any = _compiled(_either(patterns), name)  # most texts have none of them: one search tells
+        self._begun, longest = _begun(patterns, name)
         self.reads = Reads(where=("input", "tools", "output"), reach=None if longest is None else longest + 1)
 
     async def judge(self, text: Text) -> Opinion:
@@ -43,14 +41,12 @@ class Regex:
         """See `Foreseeing`."""
         if self._begun is None:
             return start if self.reads.reach is None else max(start, len(text) - self.reads.reach + 1)
-        at = len(text)
-        for pattern in self._begun:
-            match = pattern.search(text, start)
-            if match is not None and match.start() < at:
-                at = match.start()
-        return at
+        match = self._begun.search(text, start)
+        return len(text) if match is None else match.start()
 
     def _search(self, text: Text) -> Opinion:
+        if self._any.search(text.text, text.start) is None:
+            return Opinion()
         found = [
             Span(match.start(), match.end(), self._kind)
             for pattern in self._patterns
@@ -93,10 +89,16 @@ def _bad(pattern: str, name: str, complaint: bytes | str) -> ConfigError:
     return ConfigError(f"the rule {name!r} has the pattern {pattern!r}, which is wrong{where}: {words}", hint=hint)
 
 
-def _begun(pattern: str, name: str) -> tuple[re.Pattern[str] | None, int | None]:
+def _begun(patterns: list[str], name: str) -> tuple[re.Pattern[str] | None, int | None]:
     """What finds the beginning of a match at the end of a text, and the length of the longest match; None where it is not known."""
     try:
-        begun = prefixes(pattern)
-        return _compiled(f"(?:{begun.pattern})\\z", name), begun.longest
+        begun = [prefixes(pattern) for pattern in patterns]
+        found = _compiled(f"(?:{_either([one.pattern for one in begun])})\\z", name)
     except (Unreadable, ConfigError):  # ConfigError: it grew too large for RE2
         return None, None
+    lengths = [one.longest for one in begun]
+    return found, None if None in lengths else max(length for length in lengths if length is not None)
+
+
+def _either(patterns: list[str]) -> str:
+    return "|".join(f"(?:{pattern})" for pattern in patterns)

@@ -36,17 +36,23 @@ class Text(Struct, frozen=True, kw_only=True):
     role: Role = "user"  # who speaks; of an output: the assistant
     part: Part = "text"
     start: int = 0  # characters
+    after: str = ""  # the kind of what this rule had cut out right before `start`, which may go on from there
+    system: str = ""  # of a user's prompt: what the operator told the model before it
     decoded_by: tuple[str, ...] = ()  # how it was hidden in what was really written, such as ("base64",)
     principal: Principal = Principal()
     request: Request | None = None  # of an output: what is being answered, as the model got it
 
 
 class Span(Struct, frozen=True):
-    """A stretch of a text, in characters, the end exclusive. `kind` names its placeholder: "EMAIL" becomes `[EMAIL_1]`."""
+    """A stretch of a text, in characters, the end exclusive. `kind` names its placeholder: "EMAIL" becomes `[EMAIL_1]`.
+
+    `goes_on`: it begins at `Text.start` and is the rest of what was cut out there, so it gets no placeholder of its own.
+    """
 
     start: int
     end: int
     kind: str
+    goes_on: bool = False
 
 
 class Opinion(Struct, frozen=True, kw_only=True):

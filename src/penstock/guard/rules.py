@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from msgspec import Struct
 
 from penstock.core.config import Action
-from penstock.core.types import Event, Judge, Judgement, Request
+from penstock.core.types import Event, Judge, Judgement, Message, Request
 from penstock.guard.cuts import Cut, Placeholders, cuts_of
 from penstock.guard.decode import readings
 from penstock.guard.enforced import Enforced, Verdict
@@ -26,6 +26,7 @@ from penstock.guard.stream import watched
 from penstock.guard.views import View
 
 MOST_REMEMBERED = 16_384  # opinions, about half a kilobyte each
+WARM = "The first sentence is short. The second one is short, too."
 LONG = 4096  # characters that are decoded on the event loop
 
 
@@ -48,7 +49,7 @@ class _Found(Struct, frozen=True, kw_only=True):
     def refuses(self) -> bool:
         if self.rule.shadow:
             return False
-        return bool(self.objections) and self.action == "refuse" or bool(self.failed) and self.rule.refuses_when_failed
+        return bool(self.action == "refuse" and self.objections) or bool(self.rule.refuses_when_failed and self.failed)
 
     def judgements(self) -> Iterator[Judgement]:
         took_s = sum(verdict.took_s for verdict in self.verdicts.values())
@@ -82,6 +83,14 @@ class RuleGuard:
             verdicts = await self._asked([rule for rule, _ in rules], texts)
             found = [_Found(rule=rule, action=action, verdicts=verdicts[rule]) for rule, action in rules]
         return _concluded(request, texts, found, judge)
+
+    async def warm(self) -> None:
+        """Ask each rule something, however long it takes. Raises what a rule raises that cannot judge at all."""
+        nothing = Request(id="", model="", messages=(Message(role="user", content=WARM),))
+        for rule in self._rules:
+            where = rule.reads.where[0]
+            role = "assistant" if where == "output" else rule.reads.roles[0]
+            await rule.rule.judge(Text(text=WARM, where=where, role=role, request=nothing if where == "output" else None))
 
     def watch(self, checked: Checked, events: AsyncGenerator[Event, None], judge: Judge) -> AsyncGenerator[Event, None]:
         """See `Guard`."""
@@ -134,7 +143,7 @@ def _concluded(request: Request, texts: Sequence[Text], found: Sequence[_Found],
     if not any(cuts.values()):
         return Checked(request=request, refusal=refusal)
     placeholders = Placeholders([text.text for text in texts])
-    clean = (placeholders.redact(text.text, cuts.get(place, ())) for place, text in enumerate(texts))
+    clean = (placeholders.redact(text.text, cuts.get(place, ()), escaped=text.part == "arguments") for place, text in enumerate(texts))
     return Checked(request=with_texts(request, clean), refusal=refusal, originals=placeholders.originals)
 
 
@@ -151,7 +160,8 @@ async def _readings(text: Text) -> list[View]:
 def _digest(text: Text) -> bytes:
     """Of all that an opinion may depend on; no key learns by the time it takes what another asked."""
     digest = hashlib.blake2b(digest_size=16)
-    for part in (text.principal.key_id, text.where, text.role, text.part, text.text):
-        digest.update(part.encode(errors="surrogatepass"))
-        digest.update(b"\0")
+    for part in (text.principal.key_id, text.where, text.role, text.part, text.system, text.text):
+        raw = part.encode(errors="surrogatepass")
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
     return digest.digest()

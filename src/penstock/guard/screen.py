@@ -10,7 +10,7 @@ from msgspec import Struct
 from penstock.core.types import Judge, Judgement
 from penstock.guard.cuts import Cut, Patch, Restorer, cuts_of, placeholder
 from penstock.guard.decode import cut_escape, streamed
-from penstock.guard.enforced import Enforced, Verdict
+from penstock.guard.enforced import Enforced
 from penstock.guard.hidden import judged
 from penstock.guard.protocol import Checked
 from penstock.guard.rule import Foreseeing, Part, Text
@@ -73,8 +73,11 @@ class Screen:
         """Those of `rules` that read this part of an answer."""
         return [rule for rule in rules if part in rule.reads.parts]
 
-    async def look(self, rules: Sequence[Enforced], text: str, start: int, part: Part, *, final: bool) -> Seen:
-        """What `rules` of the unit "span", and the placeholders, make of a text that goes on, or is `final`. Raises Refused."""
+    async def look(self, rules: Sequence[Enforced], text: str, start: int, part: Part, *, final: bool, last: Cut | None = None) -> Seen:
+        """What `rules` of the unit "span", and the placeholders, make of a text that goes on, or is `final`. Raises Refused.
+
+        `last` was cut out right before `start`.
+        """
         view = streamed(text, is_json=part == "arguments")
         cuts: list[Cut] = []
         pending = cut_escape(text) if part == "arguments" else len(text)
@@ -82,8 +85,10 @@ class Screen:
             cuts += self.restorer.cuts(text, start, escaped=part == "arguments")
             pending = min(pending, self.restorer.pending(text, start))
         for rule in rules:
-            cuts += await self.find(rule, text, start, part, view)
-            at = _pending(rule, text, start, view)
+            after = last.kind if last is not None and last.by is rule else ""
+            found = await self.find(rule, text, start, part, view, after)
+            cuts += found
+            at = max(_pending(rule, text, start, view), *(cut.end for cut in found if cut.goes_on), 0)
             if len(text) - at > self.hold_chars and not final:
                 self.fail(rule, f"a match grew past guard.hold_chars ({self.hold_chars})")
                 cuts = [cut for cut in cuts if cut.by is not rule or cut.end <= at]
@@ -91,7 +96,7 @@ class Screen:
             pending = min(pending, at)
         return Seen(tuple(cuts), pending)
 
-    async def find(self, rule: Enforced, text: str, start: int, part: Part, view: View | None = None) -> list[Cut]:
+    async def find(self, rule: Enforced, text: str, start: int, part: Part, view: View | None = None, after: str = "") -> list[Cut]:
         """What `rule` would cut out of a text. Raises Refused where it objects to all of it, or fails and is closed."""
         asked = Text(
             text=text,
@@ -99,6 +104,7 @@ class Screen:
             role="assistant",
             part=part,
             start=start,
+            after=after,
             principal=self._request.principal,
             request=self._request,
         )
@@ -122,9 +128,11 @@ class Screen:
         if (refusing := patch.refusing) is not None and refusing.by is not None:
             raise Refused(self._refusal(refusing.by))
         for cut in patch.cuts:
-            if cut.by is not None:
+            if cut.by is not None and not cut.goes_on:
                 self._tallies[cut.by].counts[cut.kind] += 1
-        return patch.cut.back if patch.cut.by is None else placeholder(patch.cut.kind)
+        if patch.cut.by is None:
+            return patch.cut.back
+        return "" if patch.cut.goes_on else placeholder(patch.cut.kind)
 
     async def review(self, texts: Sequence[Spoken]) -> None:
         """Ask the rules that change nothing what they would have done about the answer as the model gave it."""

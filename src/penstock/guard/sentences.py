@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_END = re.compile(r"[.!?…]+[\"')\]»”’]*\s+|[。！？]+|\n\s*")
+_END = re.compile(r"(?<![.!?…])[.!?…]+[\"')\]»”’]*\s+|[。！？]+|\n\s*")
 
 
 def sentence_end(text: str, start: int = 0) -> int:

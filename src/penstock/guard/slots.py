@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from penstock.core.types import Message, Request, Tool
-from penstock.guard.rule import Text
+from penstock.guard.rule import Text, Where
 
 
 def texts_of(request: Request) -> list[Text]:
@@ -18,7 +18,8 @@ def texts_of(request: Request) -> list[Text]:
     if request.prompt is not None:
         return [Text(text=request.prompt, where="input", principal=request.principal)]
     inputs = [Text(text=text, where="input", principal=request.principal) for text in request.inputs or () if isinstance(text, str)]
-    turns = [text for message in request.messages or () for text in _of_message(message, request)]
+    system = _system(request)
+    turns = [text for message in request.messages or () for text in _of_message(message, system, request)]
     tools = [
         Text(text=tool.description, where="input", role="developer", principal=request.principal)
         for tool in request.tools
@@ -43,15 +44,20 @@ def is_unreadable(request: Request) -> bool:
     return request.prompt_token_ids is not None or any(not isinstance(text, str) for text in request.inputs or ())
 
 
-def _of_message(message: Message, request: Request) -> Iterator[Text]:
-    where = "tools" if message.role == "tool" else "input"
-    said = Text(text=message.content, where=where, role=message.role, principal=request.principal)
+def _of_message(message: Message, system: str, request: Request) -> Iterator[Text]:
+    where: Where = "tools" if message.role == "tool" else "input"
+    told = system if message.role == "user" else ""
+    said = Text(text=message.content, where=where, role=message.role, system=told, principal=request.principal)
     if message.content:
         yield said
     if message.reasoning:
         yield replace(said, text=message.reasoning, part="reasoning")
     for call in message.tool_calls:
         yield replace(said, text=call.arguments, part="arguments")
+
+
+def _system(request: Request) -> str:
+    return "\n".join(message.content for message in request.messages or () if message.role in ("system", "developer"))
 
 
 def _with_texts(message: Message, texts: Iterator[str]) -> Message:

@@ -54,7 +54,7 @@ class Scanner:
                 yield Found(start, end, pattern.kind, pattern.score)
 
 
-def compiled(regex: str):  # type: ignore[no-untyped-def]  # re2 brings no types
+def compiled(regex: str) -> re.Pattern[str]:
     """`regex` as RE2 compiles it: matching takes time linear in the text, whatever the expression."""
     try:
         import re2
@@ -63,7 +63,8 @@ def compiled(regex: str):  # type: ignore[no-untyped-def]  # re2 brings no types
     options = re2.Options()
     options.max_mem = 64 << 20  # bytes; with less, some expressions fall back to a slower way
     options.log_errors = False
-    return re2.compile(regex, options)
+    pattern: re.Pattern[str] = re2.compile(regex, options)
+    return pattern
 
 
 def touches(text: str, start: int, end: int, edges: str = "") -> bool:

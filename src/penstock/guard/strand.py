@@ -19,6 +19,9 @@ from penstock.guard.screen import Refused, Screen
 from penstock.guard.sentences import sentence_end, sentences
 
 
+LONGEST_SENTENCE = 500  # characters; a longer one is judged in parts
+
+
 class Passed(Struct, frozen=True, kw_only=True):
     """What of a text may go out now, and the refusal that ends it."""
 
@@ -40,6 +43,7 @@ class Strand:
         self._looked = 0  # `taken` when it was last looked at
         self._floor = 0  # where matches may begin: earlier than `sent` only after a forced end
         self._judged = 0  # up to where sentences are
+        self._last: Cut | None = None  # what was cut out right before `sent`
         self._kept: list[Cut] = []  # found in sentences, placed in the whole text
         self._spans = screen.reads(screen.spans, part)
         self._sentences = screen.reads(screen.sentences, part)
@@ -79,7 +83,8 @@ class Strand:
 
     async def _look(self, *, final: bool) -> tuple[list[Cut], int]:
         """All that is to be cut in the text that is kept, and where something may still be growing."""
-        seen = await self._screen.look(self._spans, self._text, self._floor, self.part, final=final)
+        last = self._last if self._floor == self.sent - self._before else None
+        seen = await self._screen.look(self._spans, self._text, self._floor, self.part, final=final, last=last)
         cuts, pending = list(seen.cuts), seen.pending
         if self._sentences:
             end = await self._judge_sentences(final=final)
@@ -93,7 +98,7 @@ class Strand:
         """Judge each sentence that is whole. Where the first begins that is not, or that is refused; a very long one is judged in parts."""
         start = self._judged - self._before
         end = len(self._text) if final else sentence_end(self._text, start)
-        if len(self._text) - end > self._screen.hold_chars:
+        if len(self._text) - end > LONGEST_SENTENCE:
             end = max(self._text.rfind(" ", end) + 1, end) or len(self._text)
         for begin, stop in sentences(self._text[:end], start):
             self._judged = self._before + begin
@@ -122,6 +127,7 @@ class Strand:
             return
         out.append(self._upto(patch.start))
         out.append(self._screen.cut(patch))
+        self._last = patch.cut
         self.altered.append((self.sent, self._before + patch.end))
         self.sent = self._before + patch.end
 
@@ -131,6 +137,7 @@ class Strand:
         if at <= start:
             return ""
         self.sent = self._before + at
+        self._last = None
         return self._text[start:at]
 
     def _all(self) -> Passed:
@@ -148,4 +155,4 @@ class Strand:
 
 
 def _moved(cut: Cut, by: int) -> Cut:
-    return Cut(start=cut.start + by, end=cut.end + by, kind=cut.kind, action=cut.action, by=cut.by)
+    return Cut(start=cut.start + by, end=cut.end + by, kind=cut.kind, action=cut.action, by=cut.by, goes_on=cut.goes_on)

@@ -1,8 +1,8 @@
 """An answer on its way to the client, past the rules.
 
 Each choice has its texts: what it says, its reasoning, the arguments of each tool call. Their order is kept: what follows a
-text that is held back waits with it, until more than `guard.hold_chars` wait; then that text is judged as if it had ended. Should it go
-on after all, a match over the joint is cut from there. Token ids and log-probabilities go out with the last of their text,
+text that is held back waits with it, until more than `MOST_BEHIND` characters wait; then that text is judged as if it had ended.
+Should it go on after all, a match over the joint is cut from there. Token ids and log-probabilities go out with the last of their text,
 or not at all where any of it was changed. A refusal ends its choice; when all have ended, so does the answer.
 """
 
@@ -21,6 +21,8 @@ from penstock.guard.protocol import Checked
 from penstock.guard.rule import Part
 from penstock.guard.screen import Refused, Screen, Spoken
 from penstock.guard.strand import Strand
+
+MOST_BEHIND = 256  # characters that wait for those before them, which another text cut off
 
 _RANK = {"reasoning": 0, "text": 1, "arguments": 2}  # the order in which one piece is read
 
@@ -110,8 +112,7 @@ class _Choice:
             places.append(self._add("reasoning", "reasoning", delta.reasoning))
         if delta.text:
             places.append(self._add("text", "text", delta.text))
-        for call in delta.tool_calls:
-            places.append(self._add(call.index, "arguments", call.arguments, call))
+        places += [self._add(call.index, "arguments", call.arguments, call) for call in delta.tool_calls]
         self._waiting.append(_Piece(delta, tuple(places)))
         if delta.finish_reason is not None:
             return await self._settle(final=True)
@@ -147,7 +148,7 @@ class _Choice:
         while self._queue:
             channel = self._queue[0]
             waits_behind = sum(other.strand.taken - other.strand.sent for other in self._queue if other is not channel)
-            ends = final or (waits_behind > self._screen.hold_chars and not channel.strand.holds_all)
+            ends = final or (waits_behind > MOST_BEHIND and not channel.strand.holds_all)
             passed = await channel.strand.advance(final=ends)
             if passed.text or channel.opening is not None:
                 outs.append(_Out(channel, passed.text, channel.opening))

@@ -1,17 +1,16 @@
 """The policy "cascade": ask the lowest tier's model first, and the highest tier's where the answer cannot be trusted.
 
-How far the first answer has to be trusted for the quality wanted, its model's calibration knows (Chen et al. 2023, "FrugalGPT").
-This policy only says so; whoever calls the models asks them and weighs the answer.
+(Chen et al. 2023, "FrugalGPT".) Here is only said who is asked first, who then, and how much trust the wanted quality takes, by the
+first model's calibration; without one the quality itself is the least probability that the first answer is right. Whoever calls
+the models asks them and weighs the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from penstock.router.confidence import NEVER, Calibration
+from penstock.router.confidence import DEFAULT_QUALITY, NEVER, Calibration
 from penstock.router.policy import Asked, Choice
-
-DEFAULT_TRUST = 0.8  # where neither a calibration nor a quality says another
 
 
 class Cascade:
@@ -19,22 +18,20 @@ class Cascade:
 
     name = "cascade"
 
-    def __init__(self, calibrations: Mapping[str, Calibration] | None = None) -> None:
-        self._calibrations = calibrations or {}
+    def __init__(self, calibrations: Mapping[str, Calibration]) -> None:
+        """`calibrations` are those of the models that may be asked first, by name."""
+        self._calibrations = calibrations
 
     async def decide(self, asked: Asked) -> Choice:
-        first, *_, last = (*asked.tiers.distinct, asked.tiers.distinct[-1])
-        tier = asked.tiers.lowest(first)
+        first, last = asked.tiers.distinct[0], asked.tiers.distinct[-1]
         if first == last:
-            return Choice(model=first, tier=tier, why=f"{first!r} is the only model that this request may go to")
-        trust = self._trust(first, asked.quality)
-        if trust >= NEVER:
-            return Choice(model=last, tier=asked.tiers.lowest(last), why=f"no answer of {first!r} is trusted for the quality wanted")
+            why = f"{first!r} is the only model that this request may go to"
+            return Choice(model=first, tier=asked.tiers.lowest(first), why=why)
+        quality = DEFAULT_QUALITY if asked.quality is None else asked.quality
+        calibration = self._calibrations.get(first)
+        trust = quality if calibration is None else calibration.trust_for(quality)
+        if calibration is not None and trust >= NEVER:
+            why = f"{last!r} at once: no answer of {first!r} can be trusted enough for the quality {quality:g}"
+            return Choice(model=last, tier=asked.tiers.lowest(last), why=why)
         why = f"{first!r} first; {last!r} where its answer is less than {trust:.0%} likely to be right"
-        return Choice(model=first, tier=tier, why=why, then=last, trust=trust)
-
-    def _trust(self, model: str, quality: float | None) -> float:
-        calibration = self._calibrations.get(model)
-        if calibration is not None:
-            return calibration.trust_for(quality)
-        return DEFAULT_TRUST if quality is None else quality
+        return Choice(model=first, tier=asked.tiers.lowest(first), why=why, then=last, trust=trust)

@@ -1,4 +1,4 @@
-"""What a classifier reads of a prompt besides its embedding: 70 numbers about its form, and its words by hash.
+"""What a classifier reads of a prompt besides its embedding: 64 numbers about its form, and its words by hash.
 
 The numbers are about what makes a question hard rather than what it is about: how long question and options are, whether they are
 numbers, negations, formulas, computation, cases, statements to weigh. Words and pairs of words are hashed with a sign (Weinberger et
@@ -12,6 +12,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ Floats = NDArray[np.float32]
 
 LOOKED_AT = 8192  # characters
 MOST_WORDS = 1024
-NUM_HASHED = 4096
+NUM_HASHED = 2048
 
 _WORD = re.compile(r"[^\W\d_]+")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -46,7 +47,7 @@ _MARKS: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple(
         ("when", "question", r"\bwhen\b|\bwhat year\b"),
         ("where", "question", r"\bwhere\b"),
         ("amount", "question", r"\bhow (?:many|much|long|far|fast|old)\b"),
-        ("compute", "question", r"\b(?:calculate|compute|find|determine|solve|evaluate|estimate|simplify|probability|what is the (?:value|number|sum|area))\b"),
+        ("compute", "question", r"\b(?:calculate|compute|find|determine|solve|evaluate|estimate|simplify|probability)\b"),
         ("following", "question", r"\bfollowing\b"),
         ("best", "question", r"\b(?:best|most|primarily|mainly)\b"),
         ("given", "question", r"\b(?:suppose|assume|let|given|if)\b"),
@@ -56,7 +57,7 @@ _MARKS: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple(
         ("law", "question", r"\b(?:court|statute|defendant|plaintiff|contract|liable|negligence|amendment|evidence|treaty)\b"),
         ("medicine", "question", r"\b(?:patient|symptoms?|disease|treatment|syndrome|blood|clinical|physician|cells?)\b"),
         ("programs", "all", r"\b(?:algorithm|python|program|code|function|array|binary|memory|class|return|sql)\b"),
-        ("maths", "all", r"\b(?:integral|derivative|polynomial|matrix|prime|group|ring|field|equation|vector|graph|triangle|sum|product)\b"),
+        ("maths", "all", r"\b(?:integral|derivative|polynomial|matrix|prime|group|ring|field|equation|vector|graph|triangle|product)\b"),
         ("logic", "all", r"\b(?:argument|fallacy|premise|proposition|predicate|valid|tautolog\w{1,8}|logical)\b"),
         ("economy", "question", r"\b(?:price|demand|supply|market|tax|interest|inflation|cost|revenue|profit)\b"),
         ("year", "question", r"\b1[5-9]\d\d\b|\b20[0-3]\d\b"),
@@ -84,7 +85,7 @@ def hashed(texts: Sequence[str]) -> Floats:
     for row, text in zip(rows, texts, strict=True):
         for term, count in Counter(_terms(text)).items():
             code = zlib.crc32(term.encode("utf-8", "replace"))
-            row[code % NUM_HASHED] += (1.0 if code & 0x8000_0000 else -1.0) * (1.0 + math.log(count))
+            row[code % NUM_HASHED] += (1.0 if code & 0x4000_0000 else -1.0) * (1.0 + math.log(count))
         row /= max(float(np.linalg.norm(row)), 1e-9)
     return rows
 
@@ -92,7 +93,7 @@ def hashed(texts: Sequence[str]) -> Floats:
 def _terms(text: str) -> Iterator[str]:
     words = [match.group().lower() for match, _ in zip(_TOKEN.finditer(text[:LOOKED_AT]), range(MOST_WORDS), strict=False)]
     yield from words
-    yield from map(" ".join, zip(words, words[1:], strict=False))
+    yield from map(" ".join, pairwise(words))
 
 
 def _numbers(text: str) -> Iterator[float]:
@@ -110,7 +111,8 @@ def _numbers(text: str) -> Iterator[float]:
 def _sizes(question: str, options: Sequence[str], text: str) -> Iterator[float]:
     lengths = [len(option) for option in options] or [0]
     mean = sum(lengths) / len(lengths)
-    yield from map(math.log1p, (len(text), len(question), mean, min(lengths), max(lengths), len(_SENTENCE.findall(question)), question.count("\n")))
+    sentences, lines = len(_SENTENCE.findall(question)), question.count("\n")
+    yield from map(math.log1p, (len(text), len(question), mean, min(lengths), max(lengths), sentences, lines))
     yield (max(lengths) - min(lengths)) / (1 + mean)
     yield float(len(options))
 

@@ -7,7 +7,6 @@ import itertools
 import logging
 import multiprocessing
 import os
-import shutil
 import signal
 import sqlite3
 import time
@@ -16,17 +15,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from cached import ROOMY, STORES, entry, key, open_store
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from msgspec.structs import replace
+from redis_server import RedisServer
 
-from cached import STORES, entry, key, open_store
 from penstock.cache.store import Bounds, Entry, Part, Seen, Store
 from penstock.cache.store.outage import ForgivingStore
 from penstock.cache.store.protocol import MOST_SEEN, opened, sealed
 from penstock.core.errors import NotReady
-from redis_server import RedisServer
 
 PREFIXES = (f"test-{number}:{{t}}" for number in itertools.count())
 VECTOR = b"\x01\x3c" * 8
@@ -36,12 +35,12 @@ class Place:
     """Where one test's store is; its clock is moved by the test."""
 
     def __init__(self, kind: str, folder: Path, url: str) -> None:
-        self.now = 1000.0
+        self.now = 4e9  # beyond the clock by which Redis itself ends an entry
         self.kind, self._folder, self._url = kind, folder, url
         self._prefix = next(PREFIXES)
 
     @asynccontextmanager
-    async def open(self, bounds: Bounds = Bounds(10**7, 1000)) -> AsyncIterator[Store]:
+    async def open(self, bounds: Bounds = ROOMY) -> AsyncIterator[Store]:
         async with open_store(self.kind, self._folder, self._url, lambda: self.now, bounds, self._prefix) as store:
             yield store
 
@@ -65,10 +64,10 @@ async def test_what_is_put_is_got_as_it_was(place: Place) -> None:
 
 async def test_an_entry_ends_at_its_time(place: Place) -> None:
     async with place.open() as store:
-        await store.put(entry("a", until=1010.0, scope=key("s"), vector=VECTOR))
-        place.now = 1009.9
+        await store.put(entry("a", until=place.now + 10, scope=key("s"), vector=VECTOR))
+        place.now += 9.9
         assert await store.get([key("a")])
-        place.now = 1010.0
+        place.now += 0.1
         assert await store.get([key("a")]) == {}
         await store.put(entry("b", scope=key("s"), vector=VECTOR))
         assert (await store.held()).entries == 1
@@ -360,10 +359,9 @@ async def test_another_version_s_file_is_begun_anew(tmp_path: Path) -> None:
 
 
 def test_the_file_is_its_owner_s_alone(tmp_path: Path) -> None:
-    async def put() -> None:
-        async with Place("sqlite", tmp_path, "").open() as store:
-            await store.put(entry("a"))
-            assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("cache.db*")} == {0o600}
-
-    asyncio.run(put())
-    shutil.rmtree(tmp_path)
+    with asyncio.Runner() as runner:
+        opened = Place("sqlite", tmp_path, "").open()
+        store = runner.run(opened.__aenter__())
+        runner.run(store.put(entry("a")))
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("cache.db*")} == {0o600}
+        runner.run(store.close())

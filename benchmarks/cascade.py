@@ -1,0 +1,210 @@
+"""The cascade on two real models, by the very path that clients take: what is kept, how right it is, what it saves.
+
+    python benchmarks/cascade.py                                      the built-in models
+    python benchmarks/cascade.py --small penstock-mini --large FOLDER --items 1500 --quality 0.98
+
+Questions are held-out items of the built-in models' curriculum, in the mixture of its weights, from the half on which nothing was
+calibrated (training/cascade.py). Each is asked of the small model alone, of the large one alone, and of the cascade; engines run in
+processes of their own with one core each. Engine seconds are what the engines themselves billed (prefill and decode), so that cost
+is seconds times the price of a machine. Intervals are 95 %: Wilson's for shares, bootstrap over questions for the rest.
+The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from penstock.app.calibration import CONCURRENT, Question, make_request
+from penstock.app.stack import Stack, build
+from penstock.core.config import EmbeddingSettings, LedgerSettings, PageSettings, RouterSettings
+from penstock.core.types import Attempt, Delta, Request
+from penstock.router.calibrate import area, calibration_error
+from penstock.router.confidence import Reading, calibrations
+from training.cascade import MIDI, MINI, items, served
+
+DRAWS = 2000
+RATIO = 10  # price of the large model's token, where the small one's is 1
+
+
+class Answer(Struct):
+    """What came of one question."""
+
+    right: bool
+    kept: bool
+    confidence: float  # of the whole answer; only where the small model was asked alone
+    attempts: tuple[Attempt, ...]
+    took_s: float
+
+    @property
+    def engine_s(self) -> float:
+        return sum(attempt.use.prefill_s + attempt.use.decode_s for attempt in self.attempts if attempt.use)
+
+
+class Pass(Struct):
+    """All questions, asked in one way."""
+
+    answers: list[Answer]
+    wall_s: float
+
+    @property
+    def right(self) -> np.ndarray:
+        return np.array([answer.right for answer in self.answers], dtype=float)
+
+    @property
+    def engine_s(self) -> float:
+        return sum(answer.engine_s for answer in self.answers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", default=MINI, help="a built-in name or a folder")
+    parser.add_argument("--large", default=MIDI, help="a built-in name or a folder")
+    parser.add_argument("--calibration", default="", help="of the small model; default: the one that comes with it")
+    parser.add_argument("--items", type=int, default=1500)
+    parser.add_argument("--quality", type=float, default=0.98, help="of the large model's accuracy, to be kept")
+    parser.add_argument("--sampled", action="store_true", help="as the models sample by default, not greedily")
+    parser.add_argument("--seed", type=int, default=21)
+    asyncio.run(measure(parser.parse_args()))
+
+
+async def measure(given: argparse.Namespace) -> None:
+    settings = served(given.small, given.large)
+    small, large = (model.name for model in settings.models)
+    router = RouterSettings(
+        policy="cascade", tiers={"simple": small, "complex": large}, quality=given.quality, calibration=given.calibration, sticky=False
+    )
+    settings = replace(
+        settings,
+        router=router,
+        ledger=LedgerSettings(database="memory"),
+        page=PageSettings(enabled=False),
+        embeddings=EmbeddingSettings(enabled=False),
+    )
+    stack = await build(settings, lambda *_: None)
+    try:
+        known = calibrations(router, {small: settings.models[0].model, large: settings.models[1].model})[small]
+        questions = [question for _, question in items("report", given.items, given.seed)]
+        ask = Asker(stack, questions, greedy=not given.sampled)
+        await ask.all(small, first=64)  # warms the engines up
+        await ask.all(large, first=64)
+        alone = await ask.all(small, confidence=known.confidence)
+        larger = await ask.all(large)
+        both = await ask.all("auto")
+    finally:
+        await stack.close()
+    report(given, alone, larger, both, known.trust_for(given.quality))
+
+
+class Asker:
+    """Puts questions through the pipeline, some at a time."""
+
+    def __init__(self, stack: Stack, questions: Sequence[Question], *, greedy: bool) -> None:
+        self.pipeline, self.questions, self.greedy = stack.pipeline, questions, greedy
+
+    async def all(self, model: str, *, confidence: Callable[[Reading], float] | None = None, first: int | None = None) -> Pass:
+        slots = asyncio.Semaphore(CONCURRENT)
+
+        async def one(question: Question) -> Answer:
+            async with slots:
+                request = make_request(self.pipeline, model, question.prompt, greedy=self.greedy)
+                if confidence is None:
+                    request = replace(request, sampling=replace(request.sampling, logprobs=None))
+                return await self._one(request, question, confidence)
+
+        started_s = time.monotonic()
+        answers = await asyncio.gather(*map(one, self.questions[:first]))
+        return Pass(answers, time.monotonic() - started_s)
+
+    async def _one(self, request: Request, question: Question, confidence: Callable[[Reading], float] | None) -> Answer:
+        progress, reading, text = self.pipeline.begin(request), Reading(), ""
+        async with aclosing(self.pipeline.run(request, progress)) as events:
+            async for event in events:
+                if isinstance(event, Delta):
+                    text += event.text
+                    reading.see(event.text, event.logprobs)
+        ended = progress.ended
+        if ended is None or ended.finish.failure is not None:
+            sys.exit(f"a question failed: {ended and ended.finish.failure}")
+        kept = any(said.rule == "cascade" and said.action == "kept" for said in ended.judgements)
+        sure = confidence(reading) if confidence is not None else 0.0
+        return Answer(question.right(text), kept, sure, ended.attempts, ended.finish.timings.e2e_s or 0.0)
+
+
+def report(given: argparse.Namespace, alone: Pass, larger: Pass, both: Pass, trust: float) -> None:
+    small, large, cascade = alone.right, larger.right, both.right
+    kept = np.array([answer.kept for answer in both.answers], dtype=float)
+    sure = np.array([answer.confidence for answer in alone.answers])
+    line = {
+        "items": len(small),
+        "quality": given.quality,
+        "trust": round(trust, 4),
+        "kept": share(kept),
+        "small_accuracy": share(small),
+        "large_accuracy": share(large),
+        "cascade_accuracy": share(cascade),
+        "retained": resampled(lambda rows: cascade[rows].sum() / large[rows].sum(), len(small)),
+        "auc": resampled(lambda rows: area(sure[rows], small[rows]), len(small)),
+        "calibration_error": round(calibration_error(sure, small), 4),
+        "kept_accuracy": share(cascade[kept == 1]),
+        "large_engine_s": round(larger.engine_s, 2),
+        "cascade_engine_s": round(both.engine_s, 2),
+        "small_engine_s": round(alone.engine_s, 2),
+        "saved": round(1 - both.engine_s / larger.engine_s, 4),
+        "saved_if_10x": round(1 - priced(both) / priced(larger), 4),
+        "small_tokens_before_stop": stopped(alone, both),
+        "wall_s": {"small": round(alone.wall_s, 1), "large": round(larger.wall_s, 1), "cascade": round(both.wall_s, 1)},
+    }
+    for name, value in line.items():
+        print(f"{name:26} {value if not isinstance(value, list) else '{:.4f}   [{:.4f}, {:.4f}]'.format(*value)}")
+    print(json.dumps({"benchmark": "cascade", **line}))
+
+
+def stopped(alone: Pass, both: Pass) -> float:
+    """Of what the small model would have said where it was not kept, the share that it had said before it was stopped."""
+    pairs = [(one, two) for one, two in zip(alone.answers, both.answers, strict=True) if not two.kept]
+    whole = sum(one.attempts[0].usage.completion_tokens for one, _ in pairs)
+    return round(sum(two.attempts[0].usage.completion_tokens for _, two in pairs) / max(whole, 1), 4)
+
+
+def priced(asked: Pass) -> float:
+    """In tokens of the small model, were the large one's `RATIO` times as dear; prompt and answer tokens alike."""
+    names = {attempt.route.model for answer in asked.answers for attempt in answer.attempts if attempt.purpose == "cascade"}
+    total = 0.0
+    for answer in asked.answers:
+        for attempt in answer.attempts:
+            is_small = attempt.purpose == "cascade" or attempt.route.model in names or answer.kept
+            total += attempt.usage.total_tokens * (1 if is_small else RATIO)
+    return total
+
+
+def share(values: np.ndarray) -> list[float]:
+    """A share and Wilson's interval."""
+    n, z = max(len(values), 1), 1.96
+    p = float(values.sum()) / n
+    centre, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    return [round(value, 4) for value in (p, (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n))]
+
+
+def resampled(statistic: Callable[[np.ndarray], float], count: int) -> list[float]:
+    """A statistic of all questions and its interval over bootstrap samples of them."""
+    rng = np.random.default_rng(0)
+    drawn = [statistic(rng.integers(0, count, count)) for _ in range(DRAWS)]
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return [round(float(value), 4) for value in (statistic(np.arange(count)), low, high)]
+
+
+if __name__ == "__main__":
+    main()

