@@ -66,8 +66,8 @@ def same_groups(pairs: Iterable[Labelled]) -> Groups:
     return groups
 
 
-def split(pairs: list[Labelled]) -> tuple[list[Labelled], list[Labelled]]:
-    """(to learn from, unseen), about half each."""
+def split(pairs: list[Labelled], sides: int = 2) -> list[list[Labelled]]:
+    """[to learn from, unseen], about half each; or as many parts."""
     groups = Groups()
     for pair in pairs:
         groups.join(pair.text_a, pair.text_b)
@@ -75,8 +75,9 @@ def split(pairs: list[Labelled]) -> tuple[list[Labelled], list[Labelled]]:
     for text in list(groups.parents):
         root = groups.of(text)
         first[root] = min(first.get(root, text), text)
-    parts: tuple[list[Labelled], list[Labelled]] = ([], [])
+    parts: list[list[Labelled]] = [[] for _ in range(sides)]
     for pair in pairs:
         name = first[groups.of(pair.text_a)]
-        parts[hashlib.blake2b(name.encode(), digest_size=4).digest()[0] % 2].append(pair)
+        digest = hashlib.blake2b(name.encode(), digest_size=4, person=b"" if sides == 2 else b"%d" % sides).digest()
+        parts[int.from_bytes(digest, "big") % sides].append(pair)
     return parts

@@ -50,6 +50,7 @@ from penstock.embed import TextVectors, open_vectors
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from minimal_pairs import Pair, question_pairs, template_pairs
 from question_pairs import Labelled, read_mrpc, read_pairs, same_groups, split
+from vectors import Texts
 
 Floats = NDArray[np.float32]
 GPTCACHE_COSINE = 0.6  # SearchDistanceEvaluation: 4 - d² ≥ 0.8 · 4 for vectors of unit length, d² = 2 - 2 cos
@@ -108,32 +109,6 @@ def main() -> None:
     if options.gptcache:
         report["gptcache_package"] = real_gptcache(stream)
     print(json.dumps(report))
-
-
-class Texts:
-    """Vectors of texts, kept in a file between runs where a folder is given."""
-
-    def __init__(self, vectors: TextVectors, folder: Path | None) -> None:
-        self._vectors = vectors
-        self._path = None if folder is None else folder / f"{vectors.digest[:12]}.npz"
-
-    def of(self, texts: Sequence[str]) -> Floats:
-        """[len(texts), DIMENSIONS]."""
-        known: dict[str, Floats] = {}
-        if self._path is not None and self._path.exists():
-            with np.load(self._path) as held:
-                known = dict(zip(held["texts"].tolist(), held["vectors"], strict=True))
-        new = [text for text in dict.fromkeys(texts) if text not in known]
-        new.sort(key=len)
-        for start in range(0, len(new), 1024):
-            part = new[start : start + 1024]
-            known |= dict(zip(part, self._vectors.now(part), strict=True))
-            if sys.stderr.isatty():
-                print(f"\rembedded {start + len(part):,} of {len(new):,}", end="", file=sys.stderr)
-        if self._path is not None and new:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(self._path, texts=np.array(list(known)), vectors=np.stack(list(known.values())))
-        return np.stack([known[text] for text in texts])
 
 
 def make_stream(pairs: Sequence[Labelled], texts: Texts) -> Stream:

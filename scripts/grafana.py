@@ -27,6 +27,11 @@ def rate(metric: str, by: str = "", matchers: str = ASKED) -> str:
     return f"sum{grouped} (rate({metric}{{{matchers}}}[$__rate_interval]))"
 
 
+def judged(room: str, by: str = "", also: str = "") -> str:
+    """Decisions that counted."""
+    return rate("penstock:judgements_total", by, f'room="{room}",shadow="false"{also and f",{also}"}')
+
+
 def hourly(metric: str, by: str = "") -> str:
     return f"3600 * {rate(metric, by)}"
 
@@ -86,6 +91,20 @@ ROWS: dict[str, list[Panel]] = {
         ("Calls per second at an unknown price", "short", {ROUTE_LEGEND: rate("penstock:cost_unknown_total", ROUTE)}),
         ("Calls of upstreams by purpose", "reqps", {"{{purpose}}": rate("penstock:attempts_total", "purpose")}),
         ("Failed over to the next route", "reqps", {MODEL_LEGEND: rate("penstock:requests_rerouted_total", MODEL, ENGINE)}),
+    ],
+    "Guards, cache and router": [
+        ("Decisions of guards", "reqps", {"{{rule}}: {{action}}": judged("guard", "rule, action")}),
+        ("Answers from the cache by tier", "reqps", {"{{rule}}": judged("cache", "rule", 'action="hit"')}),
+        ("Decisions of the router", "reqps", {"{{rule}}: {{action}}": judged("router", "rule, action")}),
+        ("Kept by the cascade's first model", "percentunit", {
+            "kept": ratio(judged("router", also='action="kept"'), judged("router", also='action=~"kept|escalated"')),
+        }),
+        ("Refused by guards", "percentunit", {
+            "refused": ratio(judged("guard", also='action="refuse"'), "sum(rate(penstock:requests_accepted_total[$__rate_interval]))"),
+        }),
+        ("Decisions in shadow", "reqps", {
+            "{{room}} {{rule}}: {{action}}": rate("penstock:judgements_total", "room, rule, action", 'shadow="true"'),
+        }),
     ],
     "Our own engines": [
         ("Utilization", "percentunit", {MODEL_LEGEND: f"penstock:engine_utilization{{{ENGINE}}}"}),

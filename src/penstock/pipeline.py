@@ -170,7 +170,7 @@ class Pipeline:
 
     def _take_from_cache(self, found: Found, progress: Progress) -> None:
         route = found.route or Route(upstream="cache", model=progress.request.model)
-        progress.decision = Decision(route=route, why="the same request was answered before")
+        progress.decision = Decision(route=route, why=found.why or "answered before")
         progress.saved_usd = self.pricing.cost(route, found.usage, found.use)
         tab = progress.attempt(route, "cache")
         tab.usage = found.usage

@@ -26,6 +26,23 @@ machine_usd_per_hour = 1.2
 
 [cache]
 exact = "on"
+
+[[guard.rules]]
+kind = "regex"
+name = "codenames"
+action = "redact"
+patterns = ["Blue Heron"]
+
+[[guard.rules]]
+kind = "regex"
+name = "forbidden"
+patterns = ["Black Swan"]
+
+[[guard.rules]]
+kind = "length"
+name = "short"
+max_chars = 40
+dry_run = true
 """
 
 QUESTION = "What is 17 + 25?"
@@ -134,7 +151,7 @@ def test_an_answer_tells_its_route_why_cache_speed_and_price(open_page: Open) ->
     side = page.locator("#inspector")
     expect(side.locator(".why")).to_contain_text("serves 'penstock-mini'")
     assert side.locator(".lane > span:first-child").all_inner_texts() == ["guard", "cache", "route", "penstock-mini"]
-    expect(side.locator(".facts")).to_contain_text("Guardsallowed")
+    expect(side.locator(".judged .lines")).to_contain_text("Not looked up")
     expect(side).to_contain_text("to first token")
 
 
@@ -174,6 +191,28 @@ def test_a_refusal_says_what_is_wrong_where_the_answer_would_be(open_page: Open)
     open_page.complaints.clear()  # type: ignore[attr-defined]  # the browser says 400 in its console
 
 
+def test_what_guards_and_cache_decided_is_told_in_words(open_page: Open, server: Server) -> None:
+    page = open_page(width=390, scheme="dark")
+    page.fill("#prompt", "Is Blue Heron a good name for a boat that sails on the river?")
+    page.click("#send")
+    page.click(".price .how")
+    said = page.locator("#inspector .judged .lines > div")
+    expect(said.filter(has_text="Redacted by codenames")).to_contain_text("guard")
+    expect(said.filter(has_text="short")).to_contain_text("shadow")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    ask(server, 1, messages=[{"role": "user", "content": "Where is Black Swan?"}])
+    ask(server, 2, temperature=0)
+    page = open_page("requests")
+    refused = page.locator("#rows tr.failed", has_text="refused").first
+    expect(refused).to_contain_text("content_filter")
+    refused.click()
+    expect(page.locator("#detail .judged .lines")).to_contain_text("Refused by forbidden")
+    page = open_page("live")
+    page.wait_for_selector('article[aria-label="Decisions"] canvas')
+    for word in ("from the cache", "redacted", "refused", "in shadow"):
+        expect(page.locator('article[aria-label="Decisions"] .keys')).to_contain_text(word)
+
+
 def test_charts_move_under_load(open_page: Open, server: Server) -> None:
     page = open_page("live")
     page.wait_for_selector('article[aria-label="Requests"] canvas')
@@ -183,7 +222,7 @@ def test_charts_move_under_load(open_page: Open, server: Server) -> None:
     page.wait_for_function('document.querySelector(`article[aria-label="Requests"] .now`).textContent.match(/[1-9]/)')
     for title in ("Time to first token", "Time per output token", "Tokens", "Cost", "Engines"):
         assert re.search("[1-9]", card(page, title)), title
-    assert page.locator("article.card").count() == 9
+    assert page.locator("article.card").count() == 10
     expect(page.locator('article[aria-label="Routes"] .keys')).to_contain_text("penstock-mini/penstock-mini")
     assert page.evaluate(picture) != before
     page.keyboard.press("p")

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock.core.types import Attempt, Decision, EngineUse, Finish, Principal, Request, Route, Timings, Usage
+from penstock.core.types import Attempt, Decision, EngineUse, Finish, Judgement, Principal, Request, Route, Timings, Usage
 from penstock.trace import Accepted, Ended
 from penstock.trace.metrics import Metrics
 
@@ -32,7 +32,8 @@ def samples() -> dict[str, set[str]]:
         reason="stop", usage=Usage(prompt_tokens=1), use=EngineUse(), cost_usd=Decimal(1),
     )  # fmt: skip
     metrics(Accepted(request))
-    metrics(Ended(request, Decision(route=route), Finish(reason="stop", timings=Timings(ttft_s=1.0)), attempts=(attempt,), cache="miss"))
+    finish, said = Finish(reason="stop", timings=Timings(ttft_s=1.0)), Judgement(room="cache", rule="exact", action="miss")
+    metrics(Ended(request, Decision(route=route), finish, attempts=(attempt,), cache="miss", judgements=(said,)))
     families = text_string_to_metric_families(metrics.render().decode())
     return {sample.name: set(sample.labels) for family in families for sample in family.samples}
 

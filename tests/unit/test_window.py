@@ -6,6 +6,7 @@ import random
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from penstock.core.config import PageSettings
 from penstock.core.types import (
@@ -15,6 +16,7 @@ from penstock.core.types import (
     Failure,
     Finish,
     FinishReason,
+    Judgement,
     Message,
     Request,
     Route,
@@ -114,6 +116,17 @@ def test_a_cached_answer_counts_as_a_hit_and_as_its_own_route_and_says_what_it_s
     (point,) = points(window, clock)
     assert (point.lookups, point.hits, point.saved_usd) == (2, 1, 0.5)
     assert point.routes == {"cache": 1, "here/mini": 2}
+
+
+def test_what_became_of_requests_is_counted_once_for_each(window: Window, clock: Clock) -> None:
+    redacted = Judgement(room="guard", rule="pii", action="redact")
+    hit = Judgement(room="cache", rule="semantic", action="hit", score=0.97)
+    would = Judgement(room="router", rule="cascade", action="kept", shadow=True)
+    miss = Judgement(room="cache", rule="exact", action="miss")
+    for judgements in ((redacted, redacted, hit), (redacted, would), (miss,)):
+        run(window, ask(), replace(end(ask()), judgements=judgements))
+    (point,) = points(window, clock)
+    assert point.became == {"redacted": 2, "cached": 1, "shadow": 1}
 
 
 def test_each_token_counts_once_whether_or_not_it_was_told_of_by_itself(window: Window, clock: Clock) -> None:

@@ -27,7 +27,7 @@ from training.guards.fit import Fitted, Penalty, fit
 Floats = NDArray[np.float32]
 
 PENALTY = Penalty(grams=2e-4, dense=1e-3)
-FALSE_ALARMS = 0.01  # of the innocent texts of each kind in the part "calibrate"
+FALSE_ALARMS = 0.0125  # of the innocent texts of each kind in the part "calibrate"
 
 
 def main() -> None:
@@ -41,8 +41,8 @@ def main() -> None:
     train(arguments.data, chat if chat.is_dir() else None, arguments.out)
 
 
-def train(folder: Path, chat: Path | None, out: Path) -> None:
-    """Each head in turn; the head "input" uses what the head "tools" says of pasted text."""
+def train(folder: Path, chat: Path | None, out: Path, number: int = 1000) -> None:
+    """Each head in turn, with `number` generated prompts of each sort; the head "input" uses what the head "tools" says of pasted text."""
     known = data.attacks(folder) + data.benign(folder, chat)
     out.mkdir(parents=True, exist_ok=True)
     card: dict[str, dict[str, float | list[float]]] = {}
@@ -50,7 +50,7 @@ def train(folder: Path, chat: Path | None, out: Path) -> None:
     scored = _document_scores([row for row in data.documents(folder, chat) if row.part == "calibrate"], tools)
     lone = [Document(row.text, row.source, row.part) for row in known if row.part == "calibrate" and row.source == "notinject"]
     card["tools"] = {"threshold": max(_quantile(scored), _quantile(_document_scores(lone, tools)))}
-    head = _write(out, "input", _fitted(rows.prompt_rows(rows.prompts(known), tools), "input"))
+    head = _write(out, "input", _fitted(rows.prompt_rows(rows.prompts(known, number), tools), "input"))
     innocent = [row for row in known if row.part == "calibrate" and not row.label]
     behind = rows.paired(known, "calibrate", Random(3))
     card["input"] = {"threshold": max(_quantile(_prompt_scores(kind, head, tools)) for kind in (*_kinds(innocent), behind) if kind)}
@@ -104,7 +104,7 @@ def _grounded(found: Sequence[Answer]) -> dict[str, float | list[float]]:
     weights = np.zeros(x.shape[1])
     for _ in range(30):
         p = 1 / (1 + np.exp(-x @ weights))
-        weights += np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + 1e-3 * np.eye(len(weights)), x.T @ (y - p) - 1e-3 * weights)
+        weights += np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + np.eye(len(weights)), x.T @ (y - p) - weights)
     right = sorted(logistic(float(signs[row] @ weights[:-1] + weights[-1])) for row in held if row.grounded)
     threshold = right[int(np.ceil(0.95 * (len(right) + 1))) - 1]
     return {

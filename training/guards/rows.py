@@ -25,7 +25,7 @@ Row = TypeVar("Row", Prompt, Document)
 # How much a row of a source counts. Traps count more since they are few; what was generated counts less, since it is not real.
 WEIGHTS = {
     "garak": 3.0, "pint": 3.0, "cyberseceval-direct": 3.0, "cyberseceval-indirect": 4.0, "notinject": 4.0, "wildguard": 3.0,
-    "attack": 0.5, "innocent": 0.5, "guarded": 0.4, "unguarded": 0.4, "task": 0.3, "gsm8k": 0.3, "clinc150": 0.3,
+    "attack": 0.5, "innocent": 0.5, "guarded": 0.4, "unguarded": 0.4, "task": 0.3, "pasted": 0.6, "whole": 0.6, "gsm8k": 0.3, "clinc150": 0.3,
 }  # fmt: skip
 ATTACKED = 4.0  # a statement that somebody put into a document
 KEPT = 6  # statements of a document that train, besides the attack
@@ -41,19 +41,21 @@ class Rows:
     weights: Floats
 
 
-def prompts(rows: Sequence[Prompt], seed: int = 0) -> list[Prompt]:
-    """The training prompts: those of the data, generated ones, and innocent ones behind system prompts that forbid something else."""
+def prompts(rows: Sequence[Prompt], number: int, seed: int = 0) -> list[Prompt]:
+    """The training prompts: those of the data, `number` generated ones of each sort, and innocent ones behind system prompts that forbid something else."""
     random = Random(seed)
     found = [row for row in rows if row.part == "train"]
     made: list[Prompt] = []
-    for at in range(1200):
+    for at in range(number):
         make = (templates.jailbreak, templates.override, templates.extraction)[at % 3]
         made.append(Prompt(make(random), True, "attack", "train"))
         made.append(Prompt(templates.innocent(random), False, "innocent", "train"))
         made.append(Prompt(templates.task(random), False, "task", "train")) if at % 4 == 0 else None
-    for _ in range(500):
+    for _ in range(number // 2):
         system, asking, other = templates.guarded(random)
         made += [Prompt(asking, True, "guarded", "train", system), Prompt(other, False, "unguarded", "train", system)]
+        planted, whole = templates.pasted(random)
+        made += [Prompt(planted, True, "pasted", "train"), Prompt(whole, False, "whole", "train")]
     return found + made + paired(found, "train", random)
 
 

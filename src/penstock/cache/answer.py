@@ -29,12 +29,12 @@ class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The first choice's."""
         return "".join(delta.text for delta in self.deltas if delta.index == 0)
 
-    def replay(self) -> Found:
+    def replay(self, why: str) -> Found:
         """The hit that gives it again."""
         begin: tuple[Event, ...] = () if self.prompt is None else (self.prompt,)
         vectors: tuple[Event, ...] = () if self.vectors is None else (self.vectors,)
         events = (*begin, *self.deltas, *vectors, self.finish)
-        return Found(state="hit", events=events, route=self.route, usage=self.usage, use=self.use)
+        return Found(state="hit", why=why, events=events, route=self.route, usage=self.usage, use=self.use)
 
 
 def is_whole(finish: Finish, seen: Sequence[Event]) -> bool:

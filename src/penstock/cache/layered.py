@@ -36,7 +36,9 @@ from penstock.trace import Tab
 
 log = logging.getLogger(__name__)
 
-MOST_AFTERWARDS = 256  # answers being stored or compared; one more is not stored
+SAME, SAME_NOW = "the same request was answered before", "the same request was being answered just now"
+ALIKE = "a request that means the same was answered before"
+MOST_AFTERWARDS = 256  # answers being stored or compared, of `max_bytes` in all; one more is not stored
 
 
 class _Plan(Struct, kw_only=True):
@@ -52,6 +54,7 @@ class _Plan(Struct, kw_only=True):
     flight: Flight | None = None
     look: Look | None = None
     answer: Answer | None = None
+    weight: int = 0  # of the answer, bytes
     fits: bool = False  # the answer may be found by meaning
 
 
@@ -72,6 +75,7 @@ class AnswerCache:
         self._flights = Flights()
         self._epoch = 0  # of invalidations
         self._afterwards: set[asyncio.Task[None]] = set()
+        self._afterwards_bytes = 0
         self._counts: Counter[str] = Counter()
 
     async def find(self, request: Request, judge: Judge) -> Found:
@@ -81,8 +85,8 @@ class AnswerCache:
             self._say(judge, "exact" if self._settings.exact != "off" else "semantic", "bypass", why)
             return Found(state="bypass", saw=plan)
         if plan.is_exact and self._settings.exact == "on" and (answer := await self._join(plan)) is not None:
-            self._say(judge, "exact", "hit", "the same request was being answered just now")
-            return answer.replay()
+            self._say(judge, "exact", "hit", SAME_NOW)
+            return answer.replay(SAME_NOW)
         try:
             answer = await self._found(plan, judge)
         except BaseException:
@@ -94,7 +98,7 @@ class AnswerCache:
         if plan.flight is not None:
             self._flights.share(plan.flight, answer)
             self._flights.land(plan.flight)
-        return answer.replay()
+        return answer.replay(SAME if plan.look is None else ALIKE)
 
     def keep(self, found: Found, events: AsyncGenerator[Event, None], tab: Callable[[], Tab]) -> AsyncGenerator[Event, None]:
         return self._gathered(found.saw, events, tab) if isinstance(found.saw, _Plan) else events
@@ -196,10 +200,9 @@ class AnswerCache:
 
     async def _gathered(self, plan: _Plan, events: AsyncGenerator[Event, None], tab: Callable[[], Tab]) -> AsyncGenerator[Event, None]:
         seen: list[Event] = []
-        size = 0
         async for event in events:
-            size += _weight(event)
-            if size <= self._settings.max_bytes:
+            plan.weight += _weight(event)
+            if plan.weight <= self._settings.max_bytes:
                 seen.append(event)
                 if isinstance(event, Finish) and is_whole(event, seen):
                     plan.answer = answer_of(seen, event, tab())
@@ -209,14 +212,20 @@ class AnswerCache:
             yield event
 
     def _store_afterwards(self, storing: Coroutine[None, None, None], plan: _Plan) -> None:
-        if len(self._afterwards) >= MOST_AFTERWARDS:
+        if self._afterwards_bytes + plan.weight > self._settings.max_bytes or len(self._afterwards) >= MOST_AFTERWARDS:
             storing.close()
             if plan.flight is not None:
                 self._flights.land(plan.flight)
             return
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._afterwards.discard(task)
+            self._afterwards_bytes -= plan.weight
+
+        self._afterwards_bytes += plan.weight
         task = asyncio.create_task(storing)
         self._afterwards.add(task)
-        task.add_done_callback(self._afterwards.discard)
+        task.add_done_callback(ended)
 
     async def _stored(self, plan: _Plan, answer: Answer) -> None:
         try:

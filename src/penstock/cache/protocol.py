@@ -16,6 +16,7 @@ class Found(Struct, frozen=True, kw_only=True):
     """What the cache has. On a hit: the answer's events, the `Finish` last, and what it once took to make it."""
 
     state: CacheState
+    why: str = ""
     key: bytes = b""  # under which the answer to come is kept
     events: tuple[Event, ...] = ()
     route: Route | None = None

@@ -182,6 +182,16 @@ def _router(parser: Parser) -> None:
     _config_flag(calibrate)
 
 
+def _guard(parser: Parser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    summary = "set a rule's threshold on your own innocent traffic"
+    calibrate = actions.add_parser("calibrate", help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
+    calibrate.add_argument("file", type=Path, metavar="FILE", help='JSON lines: {"prompt": "…"} or {"messages": […]}')
+    calibrate.add_argument("--rule", default="injection", metavar="KIND", help="injection or toxicity (default: injection)")
+    calibrate.add_argument("--false-alarms", type=float, default=0.01, metavar="SHARE", help="most of it that is stopped (default: 0.01)")
+    calibrate.add_argument("--out", type=Path, default=Path("guard.json"), metavar="FILE", help="(default: guard.json)")
+
+
 def _nothing(parser: Parser) -> None:
     """A command without arguments."""
 
@@ -205,6 +215,7 @@ COMMANDS: Sequence[tuple[str, str, Callable[[Parser], None]]] = (
     ("keys", "make, list, revoke and rotate API keys", _keys),
     ("models", "list the models that need no download", _nothing),
     ("router", "learn from your own data which model to ask", _router),
+    ("guard", "set the thresholds of guardrails", _guard),
     ("cache", "look at stored answers and forget them", _cache),
     ("usage", "show what was used and what it cost", _usage),
     ("prices", "list the known prices of models", _prices),

@@ -144,7 +144,7 @@ class GuardSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     mode: Mode = "on"
     rules: list[RuleSettings] = []
-    hold_chars: Count = 4096  # the most of a stream that is held back while a match in it could still be growing
+    hold_chars: Count = 1024  # the most of a stream that is held back while a match in it could still be growing
 
 
 class EmbeddingSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

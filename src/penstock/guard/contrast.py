@@ -17,6 +17,7 @@ from penstock.guard.statements import statements
 Floats = NDArray[np.float32]
 
 MOST_FORBIDDEN = 4  # statements of a system prompt that are compared with the prompt
+MOST_ASKED = 6  # statements of a prompt that are: its first and its last
 
 SYSTEM: tuple[str, ...] = (
     *("has a system prompt", "forbids", "words shared with what is forbidden", "share of them", "names shared with it"),
@@ -26,6 +27,8 @@ DOCUMENT: tuple[str, ...] = (
     *("number of statements", "alone", "first", "last", "place"),
     *("words shared with the rest", "none shared", "a table", "length beside the others'"),
 )
+NEAR_SYSTEM: tuple[str, ...] = ("near to what is forbidden", "nearest statement to it", "near to the system prompt")
+NEAR_DOCUMENT: tuple[str, ...] = ("near to the rest", "near to its neighbours", "nearer than the others are")
 
 _FORBIDS = re.compile(
     r"\b(?:do(?:n'?t| not)|never|not (?:be )?(?:allowed|permitted|programmed|supposed|share|discuss|reveal|disclose|provide|give|talk)"
@@ -59,6 +62,12 @@ def forbidden(system: str) -> list[str]:
     """The statements of a system prompt that say what must not be done, the last ones where there are many."""
     found = [system[start:end] for start, end in statements(system)]
     return [sentence for sentence in found if _FORBIDS.search(sentence)][-MOST_FORBIDDEN:]
+
+
+def asked(text: str) -> list[str]:
+    """The first and the last statements of a prompt: where people say what they want."""
+    found = [text[start:end] for start, end in statements(text)]
+    return found if len(found) <= MOST_ASKED else [*found[: MOST_ASKED // 2], *found[-MOST_ASKED // 2 :]]
 
 
 def stems(text: str) -> frozenset[str]:
@@ -97,3 +106,21 @@ def against_document(found: Sequence[str], table: bool) -> Floats:
         place = at / max(number - 1, 1)
         rows.append((np.log1p(number) / 4, number == 1, at == 0, at == number - 1, place, shared, shared == 0, table, longer))
     return np.array(rows, dtype=np.float32).reshape(number, len(DOCUMENT))
+
+
+def near_system(asking: Floats, keeping: Floats, system: Floats) -> Floats:
+    """[len(NEAR_SYSTEM)] from unit vectors: of a prompt and its statements [n, d], of what is forbidden [m, d], of the system prompt."""
+    near = asking @ keeping.T if len(keeping) else np.zeros((len(asking), 1), dtype=np.float32)
+    return np.array((near[0].max(), near.max(), float(asking[0] @ system)), dtype=np.float32)
+
+
+def near_document(vectors: Floats) -> Floats:
+    """[statements, len(NEAR_DOCUMENT)] from the statements' unit vectors [statements, d]: how near each is to the others."""
+    if len(vectors) < 2:
+        return np.ones((len(vectors), len(NEAR_DOCUMENT)), dtype=np.float32)
+    rest = vectors.sum(axis=0, keepdims=True) - vectors
+    rest /= np.maximum(np.linalg.norm(rest, axis=1, keepdims=True), 1e-6)
+    to_rest = (vectors * rest).sum(axis=1)
+    steps = (vectors[1:] * vectors[:-1]).sum(axis=1)
+    beside = np.maximum(np.concatenate((steps[:1], steps)), np.concatenate((steps, steps[-1:])))
+    return np.stack((to_rest, beside, to_rest - np.median(to_rest)), axis=1).astype(np.float32)

@@ -51,6 +51,8 @@ class Enforced:
 
     async def ask(self, text: Text) -> Verdict:
         """The rule's opinion, within its budget. Whatever it raises is a failure of the rule and goes no further."""
+        if self.reads.unit == "sentence" and not text.text.strip():
+            return Verdict()
         started_s = time.perf_counter()
         limit = asyncio.timeout(self.budget_s)
         try:

@@ -11,15 +11,17 @@ within documents. What it misses is in docs/guardrails.md.
 from __future__ import annotations
 
 import asyncio
+from functools import cache
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from penstock.core.config import RuleSettings
-from penstock.core.errors import ConfigError
+from penstock.core.errors import ConfigError, LoadError
+from penstock.embed.static import STATIC_FOLDER, StaticTable
 from penstock.guard.calibration import thresholds
-from penstock.guard.contrast import against_document, against_system
+from penstock.guard.contrast import against_document, against_system, asked, forbidden, near_document, near_system
 from penstock.guard.features import COUNTS, counts, grams
 from penstock.guard.head import Head, load_head, logistic
 from penstock.guard.rule import Means, Opinion, Reads, Span, Text
@@ -52,6 +54,12 @@ class Heads(Struct, frozen=True):
     tools_threshold: float
 
 
+@cache
+def encoder() -> StaticTable:
+    """The table of vectors that ships: the heads were trained on it, whatever the cache and the router embed with."""
+    return StaticTable(STATIC_FOLDER)
+
+
 def read_document(text: str, tools: Head) -> list[Statement]:
     """Each statement of what a tool returned."""
     found = statements(text)[:MOST_STATEMENTS]
@@ -64,14 +72,21 @@ def tool_features(texts: list[str], *, table: bool) -> Floats:
     """[statements, features]: of each, what it says, where it stands, and both together: an order is worse among strangers."""
     said = np.array([counts(text) for text in texts], dtype=np.float32).reshape(len(texts), len(COUNTS))
     stands = against_document(texts, table)
-    strange, alone = 1 - stands[:, 5:6], stands[:, 1:2]
+    vectors = encoder().encode(texts)
+    near = near_document(vectors)
+    strange, alone, far = 1 - stands[:, 5:6], stands[:, 1:2], 1 - near[:, :1]
     orders = said[:, ORDERLY]
-    return np.concatenate((said, stands, orders * strange, orders * alone), axis=1)
+    return np.concatenate((said, stands, near, orders * strange, orders * alone, orders * far, vectors), axis=1)
 
 
 def input_features(text: str, system: str, pasted: float) -> Floats:
     """[features] of a prompt: what it says, what its system prompt has to do with it, and the worst statement pasted into it."""
-    return np.concatenate((counts(text), against_system(text, system), np.array([np.tanh(pasted / 4)], dtype=np.float32)))
+    keeps = forbidden(system)
+    vectors = encoder().encode([text, *asked(text), *keeps, system])
+    near = near_system(vectors[: -len(keeps) - 1], vectors[-len(keeps) - 1 : -1], vectors[-1])
+    if not system:
+        near = np.zeros_like(near)
+    return np.concatenate((counts(text), against_system(text, system), near, np.array([np.tanh(pasted / 4)], np.float32), vectors[0]))
 
 
 def worst_pasted(text: str, tools: Head) -> float:
@@ -129,5 +144,11 @@ def injection(settings: RuleSettings, means: Means) -> Injection:
     if "output" in settings.on:
         raise ConfigError("the rule 'injection' reads no output", hint='its `on` is "input", "tools" or both')
     heads = load_head("input"), load_head("tools")
+    widths = len(input_features("", "", 0.0)), tool_features(["a"], table=False).shape[1]  # and the encoder is loaded
+    for head, width in zip(heads, widths, strict=True):
+        if len(head.dense) != width:
+            raise LoadError(
+                f"the guard's head {head.name!r} weighs {len(head.dense)} features, and there are {width}", hint="train it again"
+            )
     limits = thresholds(settings, heads)
     return Injection(Heads(heads[0], heads[1], limits["input"], limits["tools"]))

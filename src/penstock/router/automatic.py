@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from penstock.core.config import RouterSettings
 from penstock.core.errors import Forbidden, InvalidRequest, PenstockError
-from penstock.core.types import Decision, Escalation, Judge, Judgement, Request, Route
+from penstock.core.types import Decision, Escalation, Judge, Judgement, Request, Route, unheard
 from penstock.router.fixed import AUTO, FixedRouter
 from penstock.router.policy import Asked, Choice, Policy, Tiers
 from penstock.router.protocol import Costs
@@ -52,7 +52,7 @@ class AutomaticRouter:
     def aliases(self) -> Mapping[str, str]:
         return self._fixed.aliases
 
-    async def choose(self, request: Request, judge: Judge) -> Decision:
+    async def choose(self, request: Request, judge: Judge = unheard) -> Decision:
         """Raises also `InvalidRequest` where every way to answer may cost more than the request may."""
         if self._chosen is None or request.model != AUTO or request.inputs is not None:
             return await self._kept_to(request, await self._fixed.choose(request, judge))

@@ -75,24 +75,26 @@ def _questions(bins: Bins, left: Floats, growth: Growth) -> list[tuple[int, int]
     nodes = np.zeros(bins.shape[1], dtype=np.int64)
     chosen: list[tuple[int, int]] = []
     for level in range(growth.depth):
-        gains = np.stack([_gains(column, nodes, 2**level, left, growth.ridge) for column in bins])  # [columns, bins]
+        gains = _gains(bins, nodes, 2**level, left, growth.ridge)
         column, place = np.unravel_index(int(np.argmax(gains)), gains.shape)
         chosen.append((int(column), int(place)))
         nodes = nodes * 2 + (bins[column] > place)
     return chosen
 
 
-def _gains(column: Bins, nodes: NDArray[np.int64], num_nodes: int, left: Floats, ridge: float) -> NDArray[np.float64]:
-    """[bins]: what is explained when each node is cut after that bin."""
-    cell = nodes * MOST_BINS + column
-    shape = (num_nodes, MOST_BINS)
-    counts = np.bincount(cell, minlength=num_nodes * MOST_BINS).reshape(shape).cumsum(axis=1)
-    total = np.zeros(MOST_BINS)
+def _gains(bins: Bins, nodes: NDArray[np.int64], num_nodes: int, left: Floats, ridge: float) -> NDArray[np.float64]:
+    """[columns, bins]: what is explained when each node is cut after that bin of that column."""
+    shape = (len(bins), num_nodes, MOST_BINS)
+    first = np.arange(len(bins))[:, None] * (num_nodes * MOST_BINS)
+    cell = (first + nodes * MOST_BINS + bins).ravel()
+    size = len(bins) * num_nodes * MOST_BINS
+    counts = np.bincount(cell, minlength=size).reshape(shape).cumsum(axis=2)
+    total = np.zeros((len(bins), MOST_BINS))
     for target in left.T:
-        sums = np.bincount(cell, weights=target, minlength=num_nodes * MOST_BINS).reshape(shape).cumsum(axis=1)
+        sums = np.bincount(cell, weights=np.tile(target, len(bins)), minlength=size).reshape(shape).cumsum(axis=2)
         below = sums**2 / (counts + ridge)
-        above = (sums[:, -1:] - sums) ** 2 / (counts[:, -1:] - counts + ridge)
-        total += (below + above).sum(axis=0)
+        above = (sums[:, :, -1:] - sums) ** 2 / (counts[:, :, -1:] - counts + ridge)
+        total += (below + above).sum(axis=1)
     return total
 
 

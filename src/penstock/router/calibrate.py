@@ -1,7 +1,8 @@
 """Makes a `Calibration`: which confidence a model's answers deserve, and how much of it a cascade needs for a target quality.
 
-The curves are linear splines with knots at quantiles, fitted together as one logistic regression with a penalty on their bends
-(Eilers and Marx 1996, "Flexible Smoothing with B-splines and Penalties"). Thresholds are chosen on answers that the curves at hand
+The curves are linear splines with knots at quantiles, fitted together as one logistic regression with penalties on their bends, and
+on their falls where more is better (Eilers and Marx 1996, "Flexible Smoothing with B-splines and Penalties"; Bollaerts et al. 2006,
+"Simple and multiple P-splines regression with shape constraints"). Thresholds are chosen on answers that the curves at hand
 have not been fitted to (five folds), from the strictest on and only as far as the cascade keeps its quality surely enough
 (fixed-sequence testing: Angelopoulos et al. 2021, "Learn then Test").
 """
@@ -14,7 +15,7 @@ import numpy as np
 from msgspec import Struct
 
 from penstock.core.errors import UserError
-from penstock.router.confidence import FEATURES, NEVER, Calibration, Curve, Reading, Target
+from penstock.router.confidence import FALLING, FEATURES, NEVER, Calibration, Curve, Reading, Target
 
 LEAST = 200  # answers; fewer say nothing about a target near 1
 QUALITIES = (0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 1.0)
@@ -22,6 +23,8 @@ SURELY = 1.28  # standard errors that the quality is kept by: 90 %, one-sided
 
 _KNOTS = (0.02, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 0.98)  # quantiles
 _BENDS, _SIZE = 3.0, 0.05  # penalties on second differences and on the curves themselves
+_FALLS = 1e4  # penalty on a curve that falls where more is better
+_LONG = 0.9  # quantile of the answers' lengths: hardly any recovers by becoming still longer
 _FOLDS = 5
 _STEPS = 30
 
@@ -69,7 +72,7 @@ def calibrate(graded: Sequence[Graded], names: Names) -> Calibration:
         digest=names.digest,
         intercept=intercept,
         curves=curves,
-        longest=max(one.reading.tokens for one in graded),
+        longest=int(np.quantile([one.reading.tokens for one in graded], _LONG)),
         targets=targets(unseen, right, larger),
         measured={
             "answers": float(len(graded)),
@@ -118,28 +121,45 @@ def _fit(columns: Mapping[str, Floats], right: Floats) -> tuple[float, dict[str,
     """Penalised logistic regression by Newton's method."""
     knots = {name: found for name, column in columns.items() if len(found := _knots(column)) > 1}
     design = np.hstack([np.ones((len(right), 1)), *(_hats(columns[name], xs) for name, xs in knots.items())])
-    penalty = np.zeros((design.shape[1],) * 2)
-    start = 1
-    for xs in knots.values():
-        bends = np.diff(np.eye(len(xs)), 2, axis=0) if len(xs) > 2 else np.zeros((1, len(xs)))
-        block = slice(start, start + len(xs))
-        penalty[block, block] = _BENDS * bends.T @ bends + _SIZE * np.eye(len(xs))
-        start += len(xs)
+    smooth, rises = _penalties(knots)
     weights = np.zeros(design.shape[1])
     for _ in range(_STEPS):
         probability = _logistic(design @ weights)
+        falls = rises[rises @ weights < 0]
+        penalty = smooth + _FALLS * falls.T @ falls
         slope = design.T @ (right - probability) - penalty @ weights
         curvature = (design.T * (probability * (1 - probability))) @ design + penalty + 1e-6 * np.eye(len(weights))
         step = np.linalg.solve(curvature, slope)
         weights = weights + step * min(1.0, 5.0 / max(float(np.abs(step).max()), 1e-12))
-        if np.abs(step).max() < 1e-6:
+        if np.abs(step).max() < 1e-5:
             break
     parts = np.split(weights[1:], np.cumsum([len(xs) for xs in knots.values()])[:-1])
     curves = {
-        name: Curve(tuple(round(float(x), 5) for x in xs), tuple(round(float(y), 5) for y in ys))
+        name: Curve(tuple(round(float(x), 5) for x in xs), tuple(round(float(y), 5) for y in _risen(name, ys)))
         for (name, xs), ys in zip(knots.items(), parts, strict=True)
     }
     return round(float(weights[0]), 5), curves
+
+
+def _penalties(knots: Mapping[str, Floats]) -> tuple[Floats, Floats]:
+    """A quadratic form over all weights, the intercept first, and the differences that must not be negative, [differences, weights]."""
+    total = 1 + sum(map(len, knots.values()))
+    smooth, rises, start = np.zeros((total, total)), [np.zeros((0, total))], 1
+    for name, xs in knots.items():
+        block = slice(start, start + len(xs))
+        bends = np.diff(np.eye(len(xs)), 2, axis=0) if len(xs) > 2 else np.zeros((1, len(xs)))
+        smooth[block, block] = _BENDS * bends.T @ bends + _SIZE * np.eye(len(xs))
+        if name in FALLING:
+            rise = np.zeros((len(xs) - 1, total))
+            rise[:, block] = np.diff(np.eye(len(xs)), axis=0)
+            rises.append(rise)
+        start += len(xs)
+    return smooth, np.vstack(rises)
+
+
+def _risen(name: str, ys: Floats) -> Floats:
+    """Without the little that the penalty has left of a fall."""
+    return np.maximum.accumulate(ys) if name in FALLING else ys
 
 
 def _predict(intercept: float, curves: Mapping[str, Curve], columns: Mapping[str, Floats]) -> Floats:

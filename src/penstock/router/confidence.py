@@ -30,7 +30,7 @@ DEFAULT_QUALITY = 0.98  # of the larger model's accuracy, where nobody asks for 
 NEVER = 1.0  # a trust that no answer reaches
 WORST = (1, 2, 3, 5)  # of the ordered log-probabilities, those that are features
 FALLING = ("total", *(f"worst{place}" for place in WORST), "entropy", "peak", "margin", "doubts")
-FEATURES = (*FALLING, "mean", "mean_entropy", "length", "first", "declines")
+FEATURES = (*FALLING, "length", "first", "declines")
 
 _BUILTIN = Path(__file__).parents[1] / "builtin"
 _MAKE = "make one with penstock router calibrate"
@@ -74,7 +74,6 @@ class Reading:
 
     def features(self) -> dict[str, float]:
         """The value of each of `FEATURES`; logarithms, so that small doubts are told apart as well as large ones."""
-        length = max(self.tokens, 1)
         lowest = {f"worst{place}": _log(-self._lowest[place - 1] if place <= len(self._lowest) else 0.0) for place in WORST}
         return {
             "total": _log(-self._total),
@@ -83,20 +82,15 @@ class Reading:
             "peak": _log(self._peak),
             "margin": self._margin,
             "doubts": -math.log1p(self._close),
-            "mean": _log(-self._total / length),
-            "mean_entropy": _log(self._entropy / length),
-            "length": math.log(length),
+            "length": math.log(max(self.tokens, 1)),
             "first": _log(-self._first),
             "declines": float(self._declines()),
         }
 
     def reach(self, longest: int) -> dict[str, tuple[float, float]]:
         """The least and the most that each of `FEATURES` can be once the answer has ended, after `longest` tokens at most."""
-        length = max(self.tokens, longest, 1)
         reach = {name: (-math.inf, value) for name, value in self.features().items()}
-        reach["mean"] = (-math.inf, _log(-self._total / length))
-        reach["mean_entropy"] = (-math.inf, _log(self._entropy / length))
-        reach["length"] = (reach["length"][1], math.log(length))
+        reach["length"] = (reach["length"][1], math.log(max(self.tokens, longest, 1)))
         reach["first"] = (reach["first"][1],) * 2 if self.tokens else (-math.inf, math.inf)
         reach["declines"] = (reach["declines"][1], 1.0)
         return reach
@@ -165,7 +159,7 @@ class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     larger: str  # the model that `targets` compare with
     intercept: float
     curves: dict[str, Curve]  # by feature
-    longest: int  # tokens of the longest answer that was calibrated on
+    longest: int  # tokens: few answers are longer, and hardly any becomes better by it
     targets: tuple[Target, ...]
     digest: str = ""
     measured: dict[str, float] = {}  # what the fit was like; nothing depends on it

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Protocol
 
-from penstock.core.types import Decision, Judge, Request, Route, Usage
+from penstock.core.types import Decision, Judge, Request, Route, Usage, unheard
 
 
 class Router(Protocol):
@@ -16,7 +16,7 @@ class Router(Protocol):
     def aliases(self) -> Mapping[str, str]:
         """Names that are no models, each with the model whose card and defaults hold for it."""
 
-    async def choose(self, request: Request, judge: Judge) -> Decision:
+    async def choose(self, request: Request, judge: Judge = unheard) -> Decision:
         """The route to take, the ones to try after it in order, and why. Raises `ModelNotFound`, `Forbidden`, `InvalidRequest`."""
 
     def took(self, request: Request, route: Route) -> None:

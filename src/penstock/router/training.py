@@ -24,7 +24,7 @@ Places = NDArray[np.int64]
 
 LEAST = 40  # prompts
 FOLDS = 3
-SHRINK = (10.0, 30.0)  # of the ridge
+SHRINK = (30.0, 100.0)  # of the ridge
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the trees in the mixture
 CG_STEPS = 15
 MOST_REFERENCE = 2048

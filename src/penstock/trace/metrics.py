@@ -24,6 +24,7 @@ from prometheus_client.samples import Sample
 
 from penstock.core.types import FinishReason, Timings
 from penstock.trace.events import Accepted, Ended, Rerouted, Streamed, TraceEvent
+from penstock.trace.judgements import Judgements
 from penstock.trace.series import Distribution, Labels, family, single, split
 from penstock.trace.shares import Shares
 
@@ -140,6 +141,7 @@ class Metrics(Collector):
         self._unserved = _Series(_UNSERVED, clock)
         self._served: dict[str, _Series] = {}
         self._shares = Shares()
+        self._judgements = Judgements()
         self.serve(models)
         registry.register(self)
 
@@ -162,6 +164,7 @@ class Metrics(Collector):
             case Ended():
                 series.ended(event)
                 self._shares.ended(event)
+                self._judgements.count(event.judgements)
 
     def step(self, model: str, stats: StepStats) -> None:
         """Take in what the engine of `model` says after a step."""
@@ -181,6 +184,7 @@ class Metrics(Collector):
         ends = (s for of in all_series for s in split(f"{_ENDS}_total", of.labels, "finished_reason", of.ends))
         yield family(_ENDS, "Requests that have ended.", "counter", ends)
         yield from self._shares.collect()
+        yield from self._judgements.collect()
 
 
 class _Series:

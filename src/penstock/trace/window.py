@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 
@@ -18,6 +18,7 @@ from msgspec import Struct
 from penstock.core.config import PageSettings
 from penstock.core.types import Request
 from penstock.trace.events import Accepted, Ended, Streamed, TraceEvent
+from penstock.trace.judgements import became
 from penstock.trace.metrics import StepStats
 
 KEPT_S = 900  # seconds that the window goes back
@@ -63,6 +64,7 @@ class Point(Struct, frozen=True, kw_only=True):
     lookups: int
     hits: int
     routes: Mapping[str, int]
+    became: Mapping[str, int]  # requests by what guards, cache and router made of them: see `trace.judgements`
     ttft_s: Quantiles | None
     tpot_s: Quantiles | None
     engines: Mapping[str, EnginePoint]
@@ -109,7 +111,7 @@ class _Second:
     """One second's counts."""
 
     __slots__ = (
-        "at", "cached_tokens", "cost_usd", "ended", "engines", "failed", "hits", "left", "lookups", "open", "output_tokens",
+        "at", "became", "cached_tokens", "cost_usd", "ended", "engines", "failed", "hits", "left", "lookups", "open", "output_tokens",
         "prompt_tokens", "routes", "saved_usd", "tpot", "ttft", "unpriced",
     )  # fmt: skip
 
@@ -120,6 +122,7 @@ class _Second:
         self.prompt_tokens = self.cached_tokens = self.output_tokens = 0
         self.cost_usd = self.saved_usd = Decimal(0)
         self.routes: dict[str, int] = {}
+        self.became: Counter[str] = Counter()
         self.ttft: Counts = {}
         self.tpot: Counts = {}
         self.engines: dict[str, _EngineSecond] = {}
@@ -263,6 +266,7 @@ class Window:
             second.lookups += 1
         if event.decision is not None:
             _count_route(second.routes, event)
+        second.became.update(became(event.judgements))
         self.total += 1
         self._kept.append(self._keep(event))
 
@@ -348,6 +352,7 @@ def _point(group: list[_Second]) -> Point:
         lookups=sum(second.lookups for second in group),
         hits=sum(second.hits for second in group),
         routes=routes,
+        became=sum((second.became for second in group), Counter()),
         ttft_s=_quantiles(second.ttft for second in group),
         tpot_s=_quantiles(second.tpot for second in group),
         engines={model: _engine_point(model, group) for second in group[-1:] for model in second.engines},

@@ -24,8 +24,9 @@ from redis_server import RedisServer
 
 from penstock.cache.store import Bounds, Entry, Part, Seen, Store
 from penstock.cache.store.outage import ForgivingStore
-from penstock.cache.store.protocol import MOST_SEEN, opened, sealed
+from penstock.cache.store.protocol import MOST_SEEN, SALT, opened, sealed
 from penstock.core.errors import NotReady
+from penstock.gateway.wire import call
 
 PREFIXES = (f"test-{number}:{{t}}" for number in itertools.count())
 VECTOR = b"\x01\x3c" * 8
@@ -138,6 +139,19 @@ async def test_parts_are_dropped(place: Place, part: Part, left: set[str]) -> No
         assert set(await store.get([key(name) for name in names])) == {key(name) for name in left}
         held = await store.held()
         assert (held.entries, held.by_meaning, held.bytes > 0) == (len(left), len(left), bool(left))
+
+
+async def test_a_tenant_s_answers_are_also_those_of_its_salts(place: Place) -> None:
+    tenants = ("alice", f"alice{SALT}salt", "alice2", "ali", f"ali{SALT}ce")
+    async with place.open() as store:
+        for tenant in tenants:
+            await store.put(entry(tenant, tenant=tenant))
+        assert await store.drop(Part(tenant="alice")) == 2
+        assert set(await store.get([key(tenant) for tenant in tenants])) == {key(tenant) for tenant in tenants[2:]}
+
+
+def test_the_mark_of_a_salt_is_the_wire_s() -> None:
+    assert call.SALT == SALT
 
 
 class Bounded(RuleBasedStateMachine):

@@ -50,8 +50,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return table, out
 
 
-def router(classifier: Path, **settings: object) -> Router:
-    known = {"policy": "classifier", "tiers": TWO, "classifier": str(classifier), **settings}
+def router(file: Path, **settings: object) -> Router:
+    known = {"policy": "classifier", "tiers": TWO, "classifier": str(file), **settings}
     return make_router(RouterSettings(**known), ROUTES, (), lambda: open_vectors("static"), PRICES)  # type: ignore[arg-type]
 
 

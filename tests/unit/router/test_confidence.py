@@ -32,7 +32,7 @@ from penstock.router.confidence import (
 CURVES = {
     "total": Curve((-3.0, 7.0), (-4.0, 4.0)),
     "margin": Curve((0.0, 2.0, 8.0), (0.0, 1.0, -0.5)),
-    "mean": Curve((-3.0, 7.0), (-1.0, 1.0)),
+    "entropy": Curve((-3.0, 7.0), (-1.0, 1.0)),
     "length": Curve((0.0, 2.0, 4.0), (0.5, -0.5, 0.2)),
     "first": Curve((-3.0, 7.0), (0.3, -0.3)),
     "declines": Curve((0.0, 1.0), (0.0, -1.0)),

@@ -19,6 +19,7 @@ INDEX_COPY = 2  # a vector is held once more, at twice the width, by the index o
 MOST_SEEN = 64  # comparisons remembered of one entry; the oldest go first
 SEEN_BYTES = 96  # what one of them takes
 SEAL_BYTES = 16
+SALT = "\x1f"  # between a tenant and what a request adds to it
 
 
 class StoreDown(Exception):
@@ -62,14 +63,14 @@ class Row(Struct, frozen=True):
 
 
 class Part(Struct, frozen=True, kw_only=True):
-    """Which entries: those that fit all that is set; None: any."""
+    """Which entries: those that fit all that is set; None: any. A tenant's are also those of its salts."""
 
     tenant: str | None = None
     model: str | None = None
     scope: bytes | None = None
 
     def holds(self, entry: Entry) -> bool:
-        wanted = ((self.tenant, entry.tenant), (self.model, entry.model), (self.scope, entry.scope))
+        wanted = ((self.tenant, unsalted(entry.tenant)), (self.model, entry.model), (self.scope, entry.scope))
         return all(want is None or want == has for want, has in wanted)
 
 
@@ -119,6 +120,11 @@ class Store(Protocol):
 class _Sealed(Struct, frozen=True, array_like=True):
     seal: bytes
     body: bytes
+
+
+def unsalted(tenant: str) -> str:
+    """Without what a request added to it."""
+    return tenant.partition(SALT)[0]
 
 
 def sealed(entry: Entry) -> bytes:

@@ -87,7 +87,15 @@ class RedisStore:
         size, bounds = entry.size_bytes, self._bounds
         if size > bounds.max_bytes:
             return ()
-        args: list[bytes | str | int] = [entry.key, sealed(entry), entry.vector, entry.scope.hex(), size, repr(self._clock()), repr(entry.until)]
+        args: list[bytes | str | int] = [
+            entry.key,
+            sealed(entry),
+            entry.vector,
+            entry.scope.hex(),
+            size,
+            repr(self._clock()),
+            repr(entry.until),
+        ]
         gone = await self._asked(self._put(keys=[self._prefix], args=[*args, bounds.max_bytes, bounds.max_entries, MOST_GONE]))
         return tuple(gone)
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from penstock.cache.store.protocol import MOST_SEEN, Bounds, Entry, Held, Part, Row, Seen, StoreDown, opened, sealed
+from penstock.cache.store.protocol import MOST_SEEN, Bounds, Entry, Held, Part, Row, Seen, StoreDown, opened, sealed, unsalted
 
 T = TypeVar("T")
 
@@ -90,10 +90,8 @@ class SQLiteStore:
     async def drop(self, part: Part) -> int:
         wanted = {"tenant": part.tenant, "model": part.model, "scope": part.scope}
         given = {name: value for name, value in wanted.items() if value is not None}
-        where = " AND ".join(f"{name} = ?" for name in given) or "true"
-        return await self._writes.run(
-            lambda connection: connection.execute(f"DELETE FROM answers WHERE {where}", (*given.values(),)).rowcount
-        )
+        asked = f"DELETE FROM answers WHERE {' AND '.join(f'{name} = ?' for name in given) or 'true'}"
+        return await self._writes.run(lambda connection: connection.execute(asked, tuple(given.values())).rowcount)
 
     async def held(self) -> Held:
         def counted(connection: sqlite3.Connection) -> Held:
@@ -114,7 +112,7 @@ class SQLiteStore:
         connection.execute("DELETE FROM answers WHERE key = ?", (entry.key,))
         connection.execute(
             "INSERT INTO answers (key, scope, tenant, model, until, used, size, body, vector) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (entry.key, entry.scope, entry.tenant, entry.model, entry.until, now, entry.size_bytes, body, entry.vector),
+            (entry.key, entry.scope, unsalted(entry.tenant), entry.model, entry.until, now, entry.size_bytes, body, entry.vector),
         )
         over = "SELECT key FROM answers WHERE until <= ? LIMIT ?"
         gone = [key for (key,) in connection.execute(over, (now, TOGETHER))]

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from penstock.core.types import CacheState, Failure, Finish, Health, Principal
 from penstock.gateway.wire.explain import Explained, dollars, explained
+from penstock.trace.judgements import became
 from penstock.trace.window import Kept, Open
 
 
@@ -21,6 +22,7 @@ class Row(Struct, frozen=True, kw_only=True, omit_defaults=True):
     route: str | None = None
     code: str | None = None  # of the error
     cache: CacheState = "off"
+    became: tuple[str, ...] = ()  # by guards, cache and router: see `trace.judgements`
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
@@ -64,6 +66,7 @@ def row_of(kept: Kept) -> Row:
         route=str(route) if route else None,
         code=finish.failure.code if finish.failure else None,
         cache=ended.cache,
+        became=became(ended.judgements),
         prompt_tokens=finish.usage.prompt_tokens,
         cached_tokens=finish.usage.cached_tokens,
         output_tokens=finish.usage.completion_tokens,

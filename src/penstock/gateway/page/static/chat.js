@@ -1,5 +1,6 @@
 // The playground: it asks the public API, with `penstock: {explain: true}`, and shows what the answer tells of itself.
 import { $, copyable, currentModel, dollars, failure, firstRequest, getJSON, h, icon, rate, seconds } from "./dom.js";
+import { phrase } from "./judged.js";
 import { markdown } from "./markdown.js";
 import { findRequest } from "./requests.js";
 import { story } from "./story.js";
@@ -190,7 +191,7 @@ function priceLine(turn, index) {
   if (!told) return h("div.price", turn.stopped && h("button", { type: "button", disabled: true }, "stopped"), copy, again);
   const dot = () => h("span.sep", " · ");
   const parts = [h("b", told.route ?? told.model), dot(), h(`span.${told.cache}`, `cache ${told.cache}`)];
-  for (const said of told.judgements) parts.push(dot(), `${said.action}: ${said.rule}`);
+  for (const said of told.judgements) if (!said.shadow && said.action !== "miss" && said.action !== "bypass") parts.push(dot(), phrase(said).toLowerCase());
   parts.push(dot(), "first token ", h("b", seconds(told.timings.ttft_s)), dot(), ...(told.cache === "hit" ? [] : [h("b", rate(told.timings.tpot_s)), " tokens/s", dot()]), h("b", dollars(told.cost_usd)), told.cost_usd === null && " cost");
   const line = h("button.how", { type: "button", "aria-pressed": String(index === chosen), title: "How this answer came about", onclick: () => inspect(index === chosen && $("inspector").classList.contains("open") ? -1 : index) }, parts);
   return h("div.price", line, copy, again);

@@ -1,6 +1,7 @@
 // The charts. Points come by second from the feed; each chart draws some of their fields.
 import { $, currentModel, dollars, firstRequest, getJSON, h, number, percent, seconds, segments } from "./dom.js";
 import { feed } from "./feed.js";
+import { BECAME } from "./judged.js";
 
 const RANGES = [[60, "1 min", 1], [300, "5 min", 2], [900, "15 min", 5]];
 const COLOURS = ["--s1", "--s2", "--s3", "--s4", "--s5", "--s6"];
@@ -24,6 +25,7 @@ const CARDS = [
   { title: "Tokens", unit: "/s", read: number, lines: () => [["out", perSecond("output_tokens")], ["in", perSecond("prompt_tokens")]], mean: 5, nothing: "No token in this time." },
   { title: "Cost", unit: "/h", read: dollars, smooth: 5, lines: () => [["cost", perHour("cost_usd")], ["saved by the cache", perHour("saved_usd"), "--s4"]], mean: 10, nothing: costHint },
   { title: "Cache hits", read: percent, top: 1, smooth: 5, lines: () => [["answers", (point) => (point.lookups ? point.hits / point.lookups : null)], ["prompt tokens (prefix)", (point) => (point.prompt_tokens ? point.cached_tokens / point.prompt_tokens : null), "--s3"]], nothing: "Nothing was looked up in this time." },
+  { title: "Decisions", unit: "/s", read: number, smooth: 5, lines: decisionLines, mean: 10, nothing: "Neither guards nor cache nor a cascade decided anything in this time." },
   { title: "Routes", read: percent, top: 1, stacked: true, smooth: 5, lines: routeLines, nothing: "No request was routed in this time." },
   { title: "Requests under way", read: number, lines: queueLines, nothing: "" },
   { title: "Engines", read: percent, top: 1, lines: engineLines, nothing: "No engine of this server has worked yet: other servers keep theirs to themselves." },
@@ -123,6 +125,12 @@ function routeLines(shown) {
   return names.map((name) => [name, share(name)]);
 }
 
+/** What guards, cache and cascade made of requests: a line for each that they did. */
+function decisionLines(shown) {
+  const seen = Object.keys(BECAME).filter((word) => shown.some((point) => point.became[word]));
+  return (seen.length ? seen : ["cached"]).map((word) => [BECAME[word][0], (point) => (point.became[word] ?? 0) / point.span_s, BECAME[word][1]]);
+}
+
 function queueLines(shown) {
   const sum = (field) => (point) => Object.values(point.engines).reduce((total, engine) => total + engine[field], 0);
   const own = shown.some((point) => Object.keys(point.engines).length);
@@ -143,9 +151,9 @@ function rolling(shown, span) {
     let from = at;
     while (from > 0 && point.at - shown[from - 1].at < span) from -= 1;
     const some = shown.slice(from, at + 1);
-    const sum = { ...point, routes: {} };
+    const sum = { ...point, routes: {}, became: {} };
     for (const field of fields) sum[field] = some.reduce((total, each) => total + each[field], 0);
-    for (const each of some) for (const [name, count] of Object.entries(each.routes)) sum.routes[name] = (sum.routes[name] ?? 0) + count;
+    for (const field of ["routes", "became"]) for (const each of some) for (const [name, count] of Object.entries(each[field])) sum[field][name] = (sum[field][name] ?? 0) + count;
     return sum;
   });
 }

@@ -1,6 +1,7 @@
 // The last requests, the newest first, and the way of each.
 import { $, clock, currentModel, dollars, firstRequest, getJSON, h, icon, number, rate, seconds, segments } from "./dom.js";
 import { feed } from "./feed.js";
+import { tags } from "./judged.js";
 import { smallWay, story } from "./story.js";
 
 const OUTCOMES = [["", "All"], ["ok", "OK"], ["failed", "Failed"], ["left", "Left"]];
@@ -96,7 +97,7 @@ async function older() {
 
 function shownRows() {
   const words = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const fits = (row) => (!outcome || row.outcome === outcome) && words.every((word) => [row.id, row.model, row.route, row.key, row.code, row.cache].some((text) => text?.toLowerCase().includes(word)));
+  const fits = (row) => (!outcome || row.outcome === outcome) && words.every((word) => [row.id, row.model, row.route, row.key, row.code, row.cache, ...(row.became ?? [])].some((text) => text?.toLowerCase().includes(word)));
   return [...rows.values()].filter(fits).sort((a, b) => b.number - a.number).slice(0, Math.max(MOST, 100));
 }
 
@@ -148,7 +149,7 @@ function rowView(row, longest) {
   const age = feed.last ? Math.max(0, feed.last.now - row.arrived_at) : null;
   return h(`tr.${row.outcome}`, { tabindex: under ? null : "0", onclick: () => { if (!under) location.hash = row.number === chosen ? "requests" : `requests/${row.number}`; } },
     cell("", clock(row.arrived_at)), cell("", { title: row.id }, row.model), cell("c-route", { title: row.route }, row.route ?? "–"), cell("c-key", row.key || "–"),
-    cell("result", result(row)), cell("c-cache", row.cache === "hit" ? h("span.tag.hit", "hit") : row.cache && row.cache !== "off" ? row.cache : "–"),
+    cell("result", result(row), tags(row.became)), cell("c-cache", row.cache === "hit" ? h("span.tag.hit", "hit") : row.cache && row.cache !== "off" ? row.cache : "–"),
     cell("n.c-in", under ? "" : number(row.prompt_tokens ?? 0)), cell("n.c-out", number(row.output_tokens ?? 0)), cell("n.c-ttft", seconds(row.ttft_s)), cell("n.c-rate", rate(row.tpot_s, row.cache)),
     cell("n", seconds(under ? age : row.e2e_s)), cell("way.c-way", smallWay(row, Math.max(longest, row.e2e_s ?? 0))), cell("n", under ? "" : row.cost_usd === undefined ? h("span.dim", "unknown") : dollars(row.cost_usd)));
 }

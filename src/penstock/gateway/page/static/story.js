@@ -1,5 +1,6 @@
 // How an answer came about: the same for the chat and for the request list.
 import { copyable, dollars, h, number, rate, seconds } from "./dom.js";
+import { decisions } from "./judged.js";
 
 const KINDS = [["step", "pipeline"], ["queue", "queue"], ["first", "to first token"], ["decode", "generating"], ["fail", "failed"]];
 
@@ -14,6 +15,7 @@ export function story(told, { failure = null, reason = null, prompt = null, answ
       big("Tokens/s", rate(timings.tpot_s, told.cache)), big("Total", seconds(timings.e2e_s))),
     h("section", h("h3", "Way"), waterfall(told)),
     h("section", h("h3", "Facts"), facts(told, reason, usage)),
+    decisions(told.judgements),
     attempts(told),
     candidates(told),
     prompt !== null && h("section", h("h3", "Prompt"), h("div.kept", prompt || "(empty)")),
@@ -30,7 +32,6 @@ function facts(told, reason, usage) {
     ["Model", told.model],
     ["Cache", CACHE[told.cache] ?? told.cache],
     told.saved_usd !== null && ["Saved", dollars(told.saved_usd)],
-    ["Guards", told.judgements.filter((said) => said.room === "guard").map((said) => h("div", `${said.action}: ${said.rule}`, said.why && h("span.dim", ` ${said.why}`)))],
     ["Tokens in", `${number(usage.prompt_tokens)}${part(usage.cached_tokens, "from the prefix cache")}`],
     ["Tokens out", `${number(usage.completion_tokens)}${part(usage.reasoning_tokens, "reasoning")}${usage.estimated ? ", estimated" : ""}`],
     told.cache !== "hit" && ["Per token", seconds(told.timings.tpot_s)],
