@@ -2,11 +2,14 @@
 
     python benchmarks/cascade.py                                      the built-in models
     python benchmarks/cascade.py --small penstock-mini --large FOLDER --items 1500 --quality 0.98
+    python benchmarks/cascade.py --samples 5                          besides: what a vote of five is worth
 
 Questions are held-out items of the built-in models' curriculum, in the mixture of its weights, from the half on which nothing was
 calibrated (training/cascade.py). Each is asked of the small model alone, of the large one alone, and of the cascade; engines run in
 processes of their own with one core each. Engine seconds are what the engines themselves billed (prefill and decode), so that cost
-is seconds times the price of a machine. Intervals are 95 %: Wilson's for shares, bootstrap over questions for the rest.
+is seconds times the price of a machine. `--samples` asks the small model again, at temperature 0.7: for a single sample, and for
+the majority of several; and tells whether the share of samples that agree says more about the greedy answer than its own tokens do.
+Intervals are 95 %: Wilson's for shares, bootstrap over questions for the rest.
 The last line is JSON.
 """
 
@@ -30,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from penstock.app.calibration import CONCURRENT, Question, make_request
 from penstock.app.stack import Stack, build
 from penstock.core.config import EmbeddingSettings, LedgerSettings, PageSettings, RouterSettings
-from penstock.core.types import Attempt, Delta, Request
+from penstock.core.types import Attempt, Delta, Options, Request
 from penstock.router.calibrate import area, calibration_error
 from penstock.router.confidence import Reading, calibrations
 from training.cascade import MIDI, MINI, items, served
@@ -45,8 +48,8 @@ class Answer(Struct):
     right: bool
     kept: bool
     confidence: float  # of the whole answer; only where the small model was asked alone
+    agreed: float  # share of the samples that have the final answer of the one given
     attempts: tuple[Attempt, ...]
-    took_s: float
 
     @property
     def engine_s(self) -> float:
@@ -77,6 +80,7 @@ def main() -> None:
     parser.add_argument("--quality", type=float, default=0.98, help="of the large model's accuracy, to be kept")
     parser.add_argument("--sampled", action="store_true", help="as the models sample by default, not greedily")
     parser.add_argument("--seed", type=int, default=21)
+    parser.add_argument("--samples", type=int, default=0, help="measure a vote of so many samples, too")
     asyncio.run(measure(parser.parse_args()))
 
 
@@ -103,9 +107,26 @@ async def measure(given: argparse.Namespace) -> None:
         alone = await ask.all(small, confidence=known.confidence)
         larger = await ask.all(large)
         both = await ask.all("auto")
+        voted = await vote(ask, small, alone, given.samples) if given.samples else {}
     finally:
         await stack.close()
-    report(given, alone, larger, both, known.trust_for(given.quality))
+    report(given, (alone, larger, both), known.trust_for(given.quality), voted)
+
+
+async def vote(ask: Asker, small: str, alone: Pass, samples: int) -> dict[str, object]:
+    """What a majority is worth, and whether agreement tells more of the greedy answer than its tokens' probabilities."""
+    single = await ask.all(small, sampled=1)
+    majority = await ask.all(small, sampled=samples)
+    agree = np.array([answer.agreed for answer in majority.answers])
+    sure = np.array([answer.confidence for answer in alone.answers])
+    logits = np.log(np.clip(sure, 1e-6, 1 - 1e-6) / np.clip(1 - sure, 1e-6, 1))
+    return {
+        "single_accuracy": share(single.right),
+        "majority_accuracy": share(majority.right),
+        "vote_engine_s": [round(single.engine_s, 2), round(majority.engine_s, 2)],
+        "auc_of_agreement": round(area(agree, alone.right), 4),
+        "auc_of_both": round(max(area(logits + weight * agree, alone.right) for weight in (0.5, 1, 2, 4)), 4),
+    }
 
 
 class Asker:
@@ -114,7 +135,9 @@ class Asker:
     def __init__(self, stack: Stack, questions: Sequence[Question], *, greedy: bool) -> None:
         self.pipeline, self.questions, self.greedy = stack.pipeline, questions, greedy
 
-    async def all(self, model: str, *, confidence: Callable[[Reading], float] | None = None, first: int | None = None) -> Pass:
+    async def all(
+        self, model: str, *, confidence: Callable[[Reading], float] | None = None, first: int | None = None, sampled: int = 0
+    ) -> Pass:
         slots = asyncio.Semaphore(CONCURRENT)
 
         async def one(question: Question) -> Answer:
@@ -122,6 +145,9 @@ class Asker:
                 request = make_request(self.pipeline, model, question.prompt, greedy=self.greedy)
                 if confidence is None:
                     request = replace(request, sampling=replace(request.sampling, logprobs=None))
+                if sampled:
+                    sampling = replace(request.sampling, temperature=0.7, top_p=1.0)
+                    request = replace(request, sampling=sampling, options=Options(samples=sampled))
                 return await self._one(request, question, confidence)
 
         started_s = time.monotonic()
@@ -140,10 +166,13 @@ class Asker:
             sys.exit(f"a question failed: {ended and ended.finish.failure}")
         kept = any(said.rule == "cascade" and said.action == "kept" for said in ended.judgements)
         sure = confidence(reading) if confidence is not None else 0.0
-        return Answer(question.right(text), kept, sure, ended.attempts, ended.finish.timings.e2e_s or 0.0)
+        agreed = next((said.score or 0.0 for said in ended.judgements if said.rule == "vote"), 0.0)
+        return Answer(question.right(text), kept, sure, agreed, ended.attempts)
 
 
-def report(given: argparse.Namespace, alone: Pass, larger: Pass, both: Pass, trust: float) -> None:
+def report(given: argparse.Namespace, passes: tuple[Pass, Pass, Pass], trust: float, voted: dict[str, object]) -> None:
+    alone, larger, both = passes
+    name = alone.answers[0].attempts[0].route.model
     small, large, cascade = alone.right, larger.right, both.right
     kept = np.array([answer.kept for answer in both.answers], dtype=float)
     sure = np.array([answer.confidence for answer in alone.answers])
@@ -163,12 +192,14 @@ def report(given: argparse.Namespace, alone: Pass, larger: Pass, both: Pass, tru
         "cascade_engine_s": round(both.engine_s, 2),
         "small_engine_s": round(alone.engine_s, 2),
         "saved": round(1 - both.engine_s / larger.engine_s, 4),
-        "saved_if_10x": round(1 - priced(both) / priced(larger), 4),
+        "saved_if_10x": round(1 - priced(both, name) / priced(larger, name), 4),
         "small_tokens_before_stop": stopped(alone, both),
         "wall_s": {"small": round(alone.wall_s, 1), "large": round(larger.wall_s, 1), "cascade": round(both.wall_s, 1)},
+        **voted,
     }
-    for name, value in line.items():
-        print(f"{name:26} {value if not isinstance(value, list) else '{:.4f}   [{:.4f}, {:.4f}]'.format(*value)}")
+    for what, value in line.items():
+        interval = isinstance(value, list) and len(value) == 3
+        print(f"{what:26} {'{:.4f}   [{:.4f}, {:.4f}]'.format(*value) if interval else value}")
     print(json.dumps({"benchmark": "cascade", **line}))
 
 
@@ -179,15 +210,10 @@ def stopped(alone: Pass, both: Pass) -> float:
     return round(sum(two.attempts[0].usage.completion_tokens for _, two in pairs) / max(whole, 1), 4)
 
 
-def priced(asked: Pass) -> float:
+def priced(asked: Pass, small: str) -> int:
     """In tokens of the small model, were the large one's `RATIO` times as dear; prompt and answer tokens alike."""
-    names = {attempt.route.model for answer in asked.answers for attempt in answer.attempts if attempt.purpose == "cascade"}
-    total = 0.0
-    for answer in asked.answers:
-        for attempt in answer.attempts:
-            is_small = attempt.purpose == "cascade" or attempt.route.model in names or answer.kept
-            total += attempt.usage.total_tokens * (1 if is_small else RATIO)
-    return total
+    attempts = (attempt for answer in asked.answers for attempt in answer.attempts)
+    return sum(attempt.usage.total_tokens * (1 if attempt.route.model == small else RATIO) for attempt in attempts)
 
 
 def share(values: np.ndarray) -> list[float]:

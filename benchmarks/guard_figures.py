@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -54,7 +55,7 @@ class Row:
                     else None
                 )
             else:
-                found[name] = round(cell, 4) if isinstance(cell, float) else cell
+                found[name] = (None if math.isnan(cell) else round(cell, 4)) if isinstance(cell, float) else cell
         return found
 
 

@@ -30,8 +30,8 @@ from penstock.guard import Checked, Guard, open_guard
 SECRET = RuleSettings(kind="regex", name="secret", patterns=[r"\bpk_[a-z0-9]{24}\b"], action="redact", budget_s=10.0)
 PII = RuleSettings(kind="pii", action="redact", budget_s=10.0)
 LENGTH = RuleSettings(kind="length", max_chars=100_000)
-TOXICITY = RuleSettings(kind="toxicity", budget_s=10.0, threshold=1.0)
-SETS = {"regex": [SECRET], "pii": [PII], "regex, pii, length": [SECRET, PII, LENGTH], "toxicity (by sentence)": [TOXICITY]}
+TOPICS = RuleSettings(kind="topics", patterns=["cooking"], on=["output"], budget_s=10.0, threshold=1.0)
+SETS = {"regex": [SECRET], "pii": [PII], "regex, pii, length": [SECRET, PII, LENGTH], "topics, by sentence": [TOPICS]}
 PIECE = re.compile(r"\s?\S{1,5}|\s")  # about a token
 HELLO = Checked(request=Request(id="r", model="m", messages=(Message(role="user", content="Hello"),)))
 
@@ -131,7 +131,9 @@ async def main(arguments: argparse.Namespace) -> None:
     answers = answers[: arguments.most]
     vectors = open_vectors("static")
     print(f"{len(prompts)} prompts, {len(answers)} answers, median {statistics.median(map(len, answers)):.0f} characters")
-    print(f"{'rules':<24}{'check p50':>10}{'p99 ms':>9}{'held p50':>9}{'p99':>5}{'max':>5}{'first piece':>12}{'max':>5}{'CPU µs/piece':>14}")
+    print(
+        f"{'rules':<24}{'check p50':>10}{'p99 ms':>9}{'held p50':>9}{'p99':>5}{'max':>5}{'first piece':>12}{'max':>5}{'CPU µs/piece':>14}"
+    )
     result: dict[str, object] = {}
     for name, rules in SETS.items():
         guard = await open_guard(GuardSettings(rules=rules), lambda: vectors)

@@ -75,9 +75,35 @@ _AUXILIARY = re.compile(
 )
 _INFINITIVE = re.compile(r"\b(?<!not )to (?=(?:be|do|get|learn|make|use|buy|have|go|eat|start|find|take|read|become|lose|work|study)\b)")
 _DIGITS = re.compile(r"(?<![\w.,])\d+(?![\w.,]*\d)")
-_FROM_TO = re.compile(r"\b(from|convert|transfer|change|switch|move|migrate) ((?:[A-Z]\w+ ?){1,3}|\w+) (to|into) ((?:[A-Z]\w+ ?){1,3}|\w+)\b")
-_THAN = re.compile(r"\b(?:is|are|was|were|do) ((?:[A-Z]\w+ ?){1,3}|\w+) (\w+er|more \w+|less \w+|better|worse) than ((?:[A-Z]\w+ ?){1,3}|\w+)\b")
-_DULL = frozenset("a an the my your it is are be this that much there someone way me other any each".split())
+_FROM_TO = re.compile(
+    r"\b(from|convert|transfer|change|switch|move|migrate) ((?:[A-Z]\w+ ?){1,3}|\w+) (to|into) ((?:[A-Z]\w+ ?){1,3}|\w+)\b"
+)
+_THAN = re.compile(
+    r"\b(?:is|are|was|were|do) ((?:[A-Z]\w+ ?){1,3}|\w+) (\w+er|more \w+|less \w+|better|worse) than ((?:[A-Z]\w+ ?){1,3}|\w+)\b"
+)
+_DULL = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "my",
+        "your",
+        "it",
+        "is",
+        "are",
+        "be",
+        "this",
+        "that",
+        "much",
+        "there",
+        "someone",
+        "way",
+        "me",
+        "other",
+        "any",
+        "each",
+    ]
+)
 
 
 def question_pairs(questions: list[str], seed: int) -> Iterator[Pair]:

@@ -57,6 +57,7 @@ SETTINGS = {  # name: (mode of the guard, of the cache, policy and mode of the r
     "cascade shadow": ("off", "off", "cascade", "shadow"),
     "all": ("on", "on", "cascade", "on"),
 }
+DEFAULT = [name for name in SETTINGS if name != "small"]
 CONFIG = """
 [server]
 port = {port}
@@ -116,7 +117,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--speed", type=float, default=6.0, help="how many times faster than in the trace they come")
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--repeats", type=float, default=0.15, help="share of the requests that say what was said before")
-    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=DEFAULT)
     parser.add_argument("--limit-s", type=float, default=85.0, help="of one setting, without the start of its server")
     parser.add_argument("--usd-per-hour", default="0.10", help="price of the machine")
     parser.add_argument("--small", default="penstock-mini", help="a model as `penstock serve` takes it")
@@ -176,13 +177,14 @@ def summary(asked: Sequence[Ask], run: Run, first: Run, names: Sequence[str]) ->
     if run.failure:
         print(f"  {run.failure}", flush=True)
     kinds = [ask.kind for ask in asked[: len(run.answers)]]
+    finished = sum(answer.code != UNFINISHED for answer in run.answers)
     done = [answer for answer in run.answers if answer.answered]
     costs = [answer.cost for answer in run.answers if answer.cost is not None]
     right = [ask.right(answer.text) for ask, answer in zip(asked, run.answers, strict=False) if ask.right and answer.code != UNFINISHED]
     same = [one.text == other.text for one, other in zip(run.answers, first.answers, strict=False) if one.answered and other.answered]
     refused = Counter(kind == "attack" for kind, answer in zip(kinds, run.answers, strict=True) if would(answer, "guard", "refuse"))
     return {
-        "cost_usd_per_1000": float(sum(costs) / len(costs) * 1000) if costs else None,
+        "cost_usd_per_1000": float(sum(costs) / finished * 1000) if finished else None,
         "ttft_p50_s": share_below(0.5, [answer.ttft_s for answer in done]),
         "ttft_p95_s": share_below(0.95, [answer.ttft_s for answer in done]),
         "e2e_p50_s": share_below(0.5, [answer.e2e_s for answer in done]),
@@ -201,6 +203,7 @@ def summary(asked: Sequence[Ask], run: Run, first: Run, names: Sequence[str]) ->
         "judgements": {" ".join(map(str, what)): count for what, count in sorted(judged(run).items())},
         "ledger_usd": str(sum((Decimal(str(row["cost_usd"] or 0)) for row in run.ledger), Decimal(0))),
         "told_usd": str(sum(costs, Decimal(0))),
+        "failure": run.failure,
         "ledger_agrees": not differ and not run.failure and bool(run.answers),
     }
 
@@ -267,7 +270,7 @@ def line(setting: str, row: dict[str, object]) -> str:
         str(row["small"]),
         f"{row['refused_attacks']} + {row['refused_others']}",
         str(sum(failed.values())) if isinstance(failed, dict) else "-",
-        "agrees" if row["ledger_agrees"] else "DIFFERS",
+        "died" if row["failure"] else "agrees" if row["ledger_agrees"] else "DIFFERS",
     ]
     return " ".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, COLUMNS, strict=True))
 

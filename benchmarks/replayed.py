@@ -92,13 +92,18 @@ def served(config: Path, port: int) -> Iterator[Server]:
     log = config.with_suffix(".log")
     command = [sys.executable, "-m", "penstock", "serve", "--config", str(config)]
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment(), start_new_session=True)
     server = Server(process, port, log)
     try:
         until_ready(server)
         yield server
     finally:
         stop(process)
+
+
+def environment() -> dict[str, str]:
+    """Ours without settings of Penstock: they would go before those of the config."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
 
 
 def until_ready(server: Server) -> None:
@@ -221,7 +226,7 @@ def id_of(row: dict[str, object]) -> str:
 
 def usage(config: Path, *flags: str) -> list[dict[str, object]]:
     command = [sys.executable, "-m", "penstock", "usage", "--config", str(config), "--json", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     if done.returncode:
         raise Died(f"penstock usage {' '.join(flags)} ended with {done.returncode}: {done.stderr[-500:]}")
     return [json.loads(line) for line in done.stdout.splitlines()]

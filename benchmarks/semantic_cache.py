@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.cache.index import VectorIndex, kept
+from penstock.cache.pairs import PairModel
 from penstock.cache.reading import read
 from penstock.cache.semantic import NEAREST
 from penstock.cache.storable import _text as why_text  # the part that looks at words alone
@@ -43,7 +44,6 @@ from penstock.cache.store.memory import MemoryStore
 from penstock.cache.store.protocol import Bounds, Entry, Seen
 from penstock.cache.threshold import Thresholds
 from penstock.cache.verdict import WEIGHTS, Candidate, Verifier
-from penstock.cache.pairs import PairModel
 from penstock.cache.verify import differences, found
 from penstock.embed import TextVectors, open_vectors
 
@@ -91,12 +91,14 @@ def main() -> None:
     options = _options()
     vectors = open_vectors(options.encoder)
     pairs = read_pairs(options.pairs)
-    unseen = (split(pairs)[1] if options.part == "unseen" else list(pairs))
+    unseen = split(pairs)[1] if options.part == "unseen" else list(pairs)
     random.Random(options.seed).shuffle(unseen)
     unseen = unseen[: options.most]
     stream = make_stream(unseen, Texts(vectors, options.keep))
     verifier = _verifier(vectors, options.delta)
-    print(f"{options.pairs.name}: {len(unseen):,} lookups among {len(stream.stored):,} stored questions, encoder {vectors.name}, delta {options.delta:g}")
+    print(
+        f"{options.pairs.name}: {len(unseen):,} lookups among {len(stream.stored):,} stored questions, encoder {vectors.name}, delta {options.delta:g}"
+    )
     ours = online(stream, verifier, options.seed)
     report: dict[str, object] = {"benchmark": "semantic_cache", "encoder": vectors.name, "delta": options.delta, "lookups": len(unseen)}
     report |= compared(stream, ours, options.delta)
@@ -128,6 +130,15 @@ def make_stream(pairs: Sequence[Labelled], texts: Texts) -> Stream:
         cosines[start : start + 512] = np.take_along_axis(likeness, near[start : start + 512], axis=1)
     same = np.array([[groups.of(text) == groups.of(stored[place]) for place in places] for text, places in zip(asked, near, strict=True)])
     return Stream(stored, asked, stored_vectors, asked_vectors, near, cosines, same)
+
+
+def partners(stream: Stream, pairs: Sequence[Labelled]) -> Stream:
+    """The same lookups, where each finds only the text that it is labelled with."""
+    places = {text: place for place, text in enumerate(stream.stored)}
+    near = np.array([[places[pair.text_a]] for pair in pairs], dtype=np.int64)
+    cosines = (stream.stored_vectors[near[:, 0]] * stream.asked_vectors).sum(axis=1, keepdims=True)
+    same = np.array([[pair.same or pair.text_a == pair.text_b] for pair in pairs])
+    return Stream(stream.stored, stream.asked, stream.stored_vectors, stream.asked_vectors, near, cosines, same)
 
 
 def online(stream: Stream, verifier: Verifier, seed: int) -> Served:
@@ -241,7 +252,9 @@ def minimal(stream: Stream, verifier: Verifier, vectors: TextVectors, options: a
     return {f"{kind}, {source}": _minimal(kind, source, cell, verifier, vectors, chance) for (kind, source), cell in sorted(cells.items())}
 
 
-def _minimal(kind: str, source: str, cell: list[Pair], verifier: Verifier, vectors: TextVectors, chance: random.Random) -> dict[str, object]:
+def _minimal(
+    kind: str, source: str, cell: list[Pair], verifier: Verifier, vectors: TextVectors, chance: random.Random
+) -> dict[str, object]:
     one, other = vectors.now([pair.text_a for pair in cell]), vectors.now([pair.text_b for pair in cell])
     plain = int(((one * other).sum(axis=1) >= PLAIN).sum())
     passed = sum(not differences(pair.text_b, pair.text_a) for pair in cell)
@@ -276,9 +289,25 @@ async def latency(stream: Stream, verifier: Verifier, entries: int) -> dict[str,
         vector = stream.stored_vectors[place] + (number >= len(stream.stored)) * rng.normal(0, 0.03, stream.stored_vectors.shape[1])
         vector = (vector / np.linalg.norm(vector)).astype(np.float32)
         key = number.to_bytes(8, "big")
-        await store.put(Entry(key=key, scope=b"s", tenant="", model="m", made_at=0.0, until=2e9 * 10, text=stream.stored[place], vector=kept(vector), answer=b""))
+        await store.put(
+            Entry(
+                key=key,
+                scope=b"s",
+                tenant="",
+                model="m",
+                made_at=0.0,
+                until=2e9 * 10,
+                text=stream.stored[place],
+                vector=kept(vector),
+                answer=b"",
+            )
+        )
     index = VectorIndex(store.rows, stream.stored_vectors.shape[1], 2 * entries)
-    while len(await index.nearest(b"s", stream.asked_vectors[0], NEAREST)) == 0 or (part := index._scopes[b"s"]).filling is not None or part.reading is not None:
+    while (
+        len(await index.nearest(b"s", stream.asked_vectors[0], NEAREST)) == 0
+        or (part := index._scopes[b"s"]).filling is not None
+        or part.reading is not None
+    ):
         await asyncio.sleep(0.2)
     took: dict[str, list[float]] = {"index": [], "judge": []}
     for at in range(min(2000, len(stream.asked))):
@@ -286,7 +315,9 @@ async def latency(stream: Stream, verifier: Verifier, entries: int) -> dict[str,
         near = await index.nearest(b"s", stream.asked_vectors[at], NEAREST)
         held = await store.get([one.key for one in near])
         found_s = time.perf_counter()
-        candidates = [Candidate(entry.text, np.frombuffer(entry.vector, np.float16).astype(np.float32), entry.seen) for entry in held.values()]
+        candidates = [
+            Candidate(entry.text, np.frombuffer(entry.vector, np.float16).astype(np.float32), entry.seen) for entry in held.values()
+        ]
         verifier.judge("latency", stream.asked[at], stream.asked_vectors[at], candidates, 0.5)
         took["judge"].append(time.perf_counter() - found_s)
         took["index"].append(found_s - started_s)
@@ -294,7 +325,9 @@ async def latency(stream: Stream, verifier: Verifier, entries: int) -> dict[str,
     whole = np.array(took["index"]) + np.array(took["judge"])
     p50, p99 = np.percentile(whole, [50, 99]) * 1e3
     parts = {f"{name}_p50_ms": float(np.median(values) * 1e3) for name, values in took.items()}
-    print(f"lookup without embedding: p50 {p50:.2f} ms, p99 {p99:.2f} ms ({', '.join(f'{name} {value:.2f}' for name, value in parts.items())})")
+    print(
+        f"lookup without embedding: p50 {p50:.2f} ms, p99 {p99:.2f} ms ({', '.join(f'{name} {value:.2f}' for name, value in parts.items())})"
+    )
     return {"entries": entries, "lookup_p50_ms": float(p50), "lookup_p99_ms": float(p99), **parts}
 
 
@@ -356,7 +389,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--most", type=int, default=20_000, help="lookups at most (20000)")
     parser.add_argument("--minimal", type=int, default=400, help="minimal pairs of each kind at most (400)")
     parser.add_argument("--entries", type=int, default=100_000, help="of the index whose latency is measured; 0: not measured")
-    parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "penstock-vectors", help="folder where vectors are kept between runs")
+    parser.add_argument(
+        "--keep", type=Path, default=Path(tempfile.gettempdir()) / "penstock-vectors", help="folder where vectors are kept between runs"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

@@ -31,12 +31,36 @@ CONFIG = """
 machine_usd_per_hour = 1.2
 
 [cache]
-exact = true
+exact = "on"
+
+[[guard.rules]]
+kind = "pii"
+action = "redact"
+
+[[guard.rules]]
+kind = "regex"
+name = "codenames"
+patterns = ["Blue Heron"]
+
+[[guard.rules]]
+kind = "length"
+name = "long"
+max_chars = 30
+dry_run = true
 
 [router]
 aliases = { fast = "penstock-mini" }
 """
-QUESTIONS = ("What is 17 + 25?", "Tell me a story.", "What is the capital of France?", "Hello!", "How many metres are 3 miles?")
+REDACTED = "Write a short letter to jane.doe@example.org about the river."
+QUESTIONS = (
+    REDACTED,
+    "What is 17 + 25?",
+    "Tell me a story.",
+    "What is the capital of France?",
+    "Hello!",
+    "How many metres are 3 miles?",
+    "Who is Blue Heron?",
+)
 WARM_UP_S = 62  # the charts show a minute
 
 
@@ -71,13 +95,17 @@ def shoot(browser: Browser, url: str, folder: Path, scheme: str) -> None:
     page.click("#rows tr.ok:nth-child(n+6):not(:has(.hit))")
     page.wait_for_selector("#detail .fall")
     page.screenshot(path=folder / f"requests-{scheme}.png")
+    page.goto(url)
+    page.click("#clear")
+    ask(page, REDACTED)
+    page.screenshot(path=folder / f"decisions-{scheme}.png")
     page.context.close()
 
 
 def shoot_phone(browser: Browser, url: str, folder: Path) -> None:
     page = browser.new_context(viewport={"width": 390, "height": 780}, device_scale_factor=2).new_page()
     page.goto(url)
-    ask(page, QUESTIONS[0])
+    ask(page, QUESTIONS[1])
     page.click(".price .how")
     page.wait_for_timeout(300)
     page.screenshot(path=folder / "phone.png")

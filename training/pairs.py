@@ -29,7 +29,7 @@ from penstock.cache.verdict import WEIGHTS
 from penstock.cache.verify import found
 from penstock.embed import open_vectors
 
-DECAYS = (0.3, 1.0, 3.0)
+DECAYS = (0.1, 0.3, 1.0)
 EPOCHS = 12
 BATCH = 512
 PEAK = 9e-3
@@ -143,12 +143,14 @@ def platt(score: torch.Tensor, given: Examples) -> tuple[float, float]:
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(line[0] * score[rows] + line[1], given.same[rows], weight=given.weight[rows])
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            line[0] * score[rows] + line[1], given.same[rows], weight=given.weight[rows]
+        )
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    return float(line[0]), float(line[1])
+    return line[0].item(), line[1].item()
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, aclosing
 
@@ -33,19 +34,22 @@ Drawn = tuple[object, ...]
 TENANTS = ("", "a", "b", "a\x00", "b:model", "ünïcode")
 TEXTS = ("what is the capital of France", "what is the capital of france please", "how do plants grow", "x")
 SYSTEMS = ("", "Be brief.", "Be brief. what is the capital of France")
-TOOLS = ((), (Tool(name="f"),), (Tool(name="f", description="g"),))
+TOOLS = ((), (), (), (Tool(name="f"),), (Tool(name="f", description="g"),))
 SAMPLINGS = (Sampling(temperature=0.0), Sampling(temperature=0.0, max_tokens=50), Sampling(temperature=0.2, seed=1))
 SCOPES = (None, ("fake", "other"), ("fake", "other", "third"))
 
-partitions = st.tuples(*map(st.sampled_from, (TENANTS, SYSTEMS, TOOLS, SAMPLINGS, SCOPES, ("fake", "other"), (0, 1), ("1", "2"))))
+CHOICES = (TENANTS, SYSTEMS, TOOLS, SAMPLINGS, SCOPES, ("fake", "other"), (0, 1), ("1", "2"))
 
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[tuple[Drawn, str]]:
-    """Requests of a few partitions, the others of which differ from the first in one thing."""
-    first = draw(partitions)
-    others = [(*first[:place], draw(partitions)[place], *first[place + 1 :]) for place in draw(st.lists(st.integers(0, 7), max_size=4))]
-    return draw(st.lists(st.tuples(st.sampled_from([first, *others]), st.sampled_from(TEXTS)), min_size=10, max_size=30))
+    """Requests of some partition, and of others that differ from it in one thing each."""
+    places = [draw(st.integers(0, len(choices) - 1)) for choices in CHOICES]
+    first = [choices[place] for choices, place in zip(CHOICES, places, strict=True)]
+    near = [tuple(first)]
+    for changed, (choices, place) in enumerate(zip(CHOICES, places, strict=True)):
+        near.append((*first[:changed], choices[(place + 1) % len(choices)], *first[changed + 1 :]))
+    return draw(st.lists(st.tuples(st.sampled_from(near), st.sampled_from(TEXTS)), min_size=20, max_size=40))
 
 
 def request_of(number: int, drawn: Drawn, text: str) -> Request:
@@ -114,7 +118,7 @@ def test_no_answer_crosses_a_partition(kind: str, tmp_path_factory: pytest.TempP
     hits = {"exact": 0, "meaning": 0}
 
     @given(streams())
-    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=int(os.environ.get("PENSTOCK_CACHE_EXAMPLES", "10")), deadline=None, suppress_health_check=list(HealthCheck))
     def campaign(stream: list[tuple[Drawn, str]]) -> None:
         folder, prefix = tmp_path_factory.mktemp("store"), next(PREFIXES)
 

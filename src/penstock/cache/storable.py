@@ -55,7 +55,9 @@ _REFUSED = re.compile(
     r"(?:help|assist|answer|provide|do|know|have|comply|share|discuss|give|access|fulfil|create|write)|as\s+an?\s+(?:ai|language\s+model))",
     re.IGNORECASE,
 )
-_ASKS_BACK = re.compile(r"(?:could|can|would)\s+you\s+(?:please\s+)?(?:clarify|provide|specify|tell\s+me|share)[^.?!]*\?\s*$", re.IGNORECASE)
+_ASKS_BACK = re.compile(
+    r"(?:could|can|would)\s+you\s+(?:please\s+)?(?:clarify|provide|specify|tell\s+me|share)[^.?!]*\?\s*$", re.IGNORECASE
+)
 
 
 def why_unstorable(request: Request, question: str) -> str | None:

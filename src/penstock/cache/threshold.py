@@ -37,12 +37,13 @@ from penstock.cache.store.protocol import Seen
 
 Action = Literal["serve", "try", "pass"]
 
-TRIALS = 0.04  # share of what would be served that is computed nevertheless
+TRIALS = 0.02  # share of what would be served that is computed nevertheless
 MARGIN = 1.0  # standard deviations of a group's recalibration
 WINDOW = 5_000  # lookups
 SPREAD = 0.7  # of entries' own log-odds about their group's
 PRIOR_SHIFT, PRIOR_SLOPE = 0.7, 0.15  # standard deviations of `a` and `b`: how far traffic may differ from what the pair model saw
 LOWEST, HIGHEST, BINS = -5.0, 7.0, 48  # log-odds; what lies outside counts in the outer bins
+FROM = 0.0  # trust below which nothing is ever served: trials there say little about those that count, and are many
 MOST = 20_000  # lookups, and marks, before counts are halved
 PURSE_LOOKUPS = 2_000  # a purse never holds more than these many lookups have put in
 WIDTH = (HIGHEST - LOWEST) / BINS
@@ -154,7 +155,7 @@ def fitted(right: list[float], wrong: list[float]) -> Fit:
     for _ in range(12):
         grad_shift, grad_slope = -fit.shift / PRIOR_SHIFT**2, -(fit.slope - 1) / PRIOR_SLOPE**2
         aa, bb, ab = 1 / PRIOR_SHIFT**2, 1 / PRIOR_SLOPE**2, 0.0
-        for place in range(BINS):
+        for place in range(bin_of(FROM), BINS):
             count = right[place] + wrong[place]
             if not count:
                 continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -20,12 +21,13 @@ from numpy.typing import NDArray
 from penstock.cache.pairs import PairModel
 from penstock.cache.reading import read
 from penstock.cache.store.protocol import Seen
-from penstock.cache.threshold import Choice, Tally, Thresholds
+from penstock.cache.threshold import HIGHEST, Choice, Tally, Thresholds
 from penstock.cache.verify import found
 
 Floats = NDArray[np.float32]
 
 WEIGHTS = Path(__file__).parent / "weights"
+MOST_READ = 4096  # readings kept, some 2 kB each
 MOST_GROUPS = 1024  # tallies kept; the group longest unused begins anew
 
 
@@ -56,12 +58,17 @@ class Verifier:
     def __init__(self, model: PairModel, thresholds: Thresholds) -> None:
         self._model = model
         self._thresholds = thresholds
+        self._read = lru_cache(maxsize=MOST_READ)(read)
         self._tallies: OrderedDict[str, Tally] = OrderedDict()
 
     def judge(self, group: str, text: str, vector: Floats, candidates: Sequence[Candidate], u: float) -> Verdict:
         """What to do with a question. `u` is uniform in [0, 1); `candidates` are of its own scope, in any order."""
-        place, trust, cosine, why = self._best(text, vector, candidates)
         tally = self._tally(group)
+        for place, candidate in enumerate(candidates):
+            if candidate.text == text:  # nothing to be judged, and nothing to be learned about other words
+                self._thresholds.decide(tally, (), None, u)
+                return Verdict(action="serve", place=place, trust=HIGHEST, similarity=1.0, risk=0.0, tau=0.0, why="the very same words")
+        place, trust, cosine, why = self._best(text, vector, candidates)
         if place is None:
             self._thresholds.decide(tally, (), None, u)
             return Verdict(action="pass", similarity=cosine, why=why)
@@ -74,18 +81,16 @@ class Verifier:
         """A trial's outcome: whether the model's own answer said the same as the stored one."""
         self._thresholds.learn(self._tally(group), trust, same)
 
-    def _best(
-        self, text: str, vector: Floats, candidates: Sequence[Candidate]
-    ) -> tuple[int | None, float, float | None, str]:
+    def _best(self, text: str, vector: Floats, candidates: Sequence[Candidate]) -> tuple[int | None, float, float | None, str]:
         """The most trusted candidate without a difference, its trust and cosine; or why there is none."""
         if not candidates:
             return None, 0.0, None, "nothing stored is near"
-        asked = read(text)
+        asked = self._read(text)
         cosines = np.stack([candidate.vector for candidate in candidates]) @ vector
         best: tuple[int, float] | None = None
         why = ""
         for place in np.argsort(-cosines):
-            stored = read(candidates[place].text)
+            stored = self._read(candidates[place].text)
             if (reason := next(found(asked, stored), None)) is not None:
                 why = why or reason
                 continue

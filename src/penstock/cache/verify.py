@@ -78,7 +78,7 @@ def _initials(name: frozenset[str], other: Reading) -> bool:
 
 def _asks_other(one: str, other: str) -> bool:
     """Only where both are sure of what they want: "what is the way to" asks what "how do I" asks, "is there a shop" what "where" asks."""
-    return one != other and one not in _LOOSE and other not in _LOOSE or {one, other} == {"why", "how"}
+    return (one != other and one not in _LOOSE and other not in _LOOSE) or {one, other} == {"why", "how"}
 
 
 def _swapped(asked: Reading, stored: Reading) -> str:

@@ -290,9 +290,12 @@ def _read(path: str, given: Given, kind: object) -> object:
 def _tables(path: str, given: Given, kind: type[Room]) -> list[Room]:
     """Each table of the array at `path` as a `kind`; errors name the table by its number, from 1, and the setting."""
     known = kind.__struct_fields__
-    entries = _convert(path, given, list[dict[str, object]])
+    entries = _decoded(given)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        message = f"{path} must be a list of tables, got {given.value!r} (from {given.source})"
+        raise ConfigError(message, hint=f"write one [[{path}]] table for each")
     rooms: list[Room] = []
-    for number, entry in enumerate(entries if isinstance(entries, list) else (), 1):
+    for number, entry in enumerate(entries, 1):
         for key in entry:
             if key not in known:
                 raise _unknown(f"{path}.{key}", [f"{path}.{field}" for field in known], f"table {number} of {given.source}")
@@ -331,6 +334,14 @@ def _convert(path: str, given: Given, kind: object) -> object:
     if path.endswith("_s") and isinstance(found, float) and found > MOST_S:
         raise ConfigError(f"{path} must be at most {MOST_S:,} seconds, got {given.value!r} (from {given.source})")
     return found
+
+
+def _decoded(given: Given) -> object:
+    """The value; of a text from a shell, the JSON that it is."""
+    try:
+        return msgspec.json.decode(given.value) if given.is_text and isinstance(given.value, str) else given.value
+    except (msgspec.DecodeError, ValueError):
+        return given.value
 
 
 def _takes_decimal(kind: object) -> bool:

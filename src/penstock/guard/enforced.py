@@ -10,8 +10,8 @@ import traceback
 from msgspec import Struct
 
 from penstock.core.config import Action, RuleSettings
-from penstock.core.types import Judgement, Principal
-from penstock.guard.rule import Opinion, Rule, Span, Text, Where
+from penstock.core.types import Judgement, Principal, Request
+from penstock.guard.rule import Opinion, Rule, Selective, Span, Text, Where
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,12 @@ class Enforced:
         if text.where not in self.on or text.part not in self.reads.parts:
             return False
         return text.where == "output" or text.role in self.reads.roles
+
+    def concerns(self, request: Request) -> bool:
+        """Whether it judges the answer to `request`."""
+        if "output" not in self.on or self.action(request.principal) == "allow":
+            return False
+        return not isinstance(self.rule, Selective) or self.rule.concerns(request)
 
     async def ask(self, text: Text) -> Verdict:
         """The rule's opinion, within its budget. Whatever it raises is a failure of the rule and goes no further."""

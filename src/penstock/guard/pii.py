@@ -26,7 +26,7 @@ PRESIDIO_NAMES = {
     "EMAIL_ADDRESS": "email", "PHONE_NUMBER": "phone", "CREDIT_CARD": "card", "IBAN_CODE": "iban", "US_SSN": "ssn", "IP_ADDRESS": "ip",
     "MAC_ADDRESS": "mac", "CRYPTO": "crypto",
 }  # fmt: skip
-QUICK = 2000  # characters that are searched in less than a millisecond
+QUICK = 8000  # characters that are searched in about a millisecond
 
 MOST_HELD = 160  # characters: an address and its domain; what is longer is known by its beginning
 LONG_SECRET = 96  # characters after which more of the same changes nothing
@@ -110,7 +110,7 @@ class Pii:
         found = tuple(span for span in found if span.start >= done)
         if not found and not rest:
             return Opinion()
-        kinds = sorted({span.kind.replace("_", " ").lower() for span in (*rest, *found)})
+        kinds = sorted({kind.replace("_", " ").lower() for kind in (*(span.kind for span in rest), *(span.kind for span in found))})
         spans = (*rest, *(Span(span.start, span.end, span.kind.upper()) for span in found))
         return Opinion(why=f"it has {', '.join(kinds)}", score=max((span.score for span in found), default=1.0), spans=spans)
 

@@ -108,6 +108,14 @@ class Foreseeing(Protocol):
         """
 
 
+@runtime_checkable
+class Selective(Protocol):
+    """A rule that concerns the answers to some requests only; others are not held back for it."""
+
+    def concerns(self, request: Request) -> bool:
+        """Whether it has anything to say of an answer to `request`."""
+
+
 class Means(Struct, frozen=True, kw_only=True):
     """What rules may use. `vectors` opens the embedding that cache, router and guard share, when it is called first."""
 

@@ -94,8 +94,7 @@ class RuleGuard:
 
     def watch(self, checked: Checked, events: AsyncGenerator[Event, None], judge: Judge) -> AsyncGenerator[Event, None]:
         """See `Guard`."""
-        principal = checked.request.principal
-        rules = [rule for rule in self._rules if "output" in rule.on and rule.action(principal) != "allow"]
+        rules = [rule for rule in self._rules if rule.concerns(checked.request)]
         if checked.request.inputs is not None or not (rules or checked.originals):
             return events
         return watched(rules, checked, events, judge, self._hold_chars)

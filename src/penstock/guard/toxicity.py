@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
+from numpy.typing import NDArray
+
 from penstock.core.config import RuleSettings
 from penstock.guard.calibration import thresholds
 from penstock.guard.features import counts, grams
 from penstock.guard.head import Head, load_head
+from penstock.guard.injection import encoder
 from penstock.guard.rule import Means, Opinion, Reads, Text
+
+Floats = NDArray[np.float32]
 
 INLINE_CHARS = 2000  # a text up to this long is judged at once, a longer one in a thread
 
 
 def toxicity_of(text: str, head: Head) -> float:
     """0 to 1; higher is worse."""
-    return head.score(grams(text), counts(text))
+    return head.score(grams(text), toxicity_features(text))
+
+
+def toxicity_features(text: str) -> Floats:
+    """[features]: how a text is written, and what it is about."""
+    return np.concatenate((counts(text), encoder().encode([text])[0]))
 
 
 class Toxicity:

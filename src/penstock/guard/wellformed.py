@@ -7,6 +7,7 @@ import asyncio
 import msgspec
 
 from penstock.core.config import RuleSettings
+from penstock.core.types import Request
 from penstock.guard.rule import Means, Opinion, Reads, Text
 
 ASKED_FOR = ("json_object", "json_schema")
@@ -21,8 +22,13 @@ class WellFormed:
     def __init__(self) -> None:
         self.reads = Reads(where=("output",), parts=("text",), unit="whole", decodes=False, cuts=False)
 
+    def concerns(self, request: Request) -> bool:
+        """See `Selective`."""
+        wanted = request.response_format
+        return wanted is not None and wanted.get("type") in ASKED_FOR
+
     async def judge(self, text: Text) -> Opinion:
-        if not _asked_for(text) or not text.text:
+        if not text.text:
             return Opinion()
         return await asyncio.to_thread(_valid, text.text) if len(text.text) > 10_000 else _valid(text.text)
 
@@ -30,11 +36,6 @@ class WellFormed:
 def json_rule(settings: RuleSettings, means: Means) -> WellFormed:
     """The rule `kind = "json"`."""
     return WellFormed()
-
-
-def _asked_for(text: Text) -> bool:
-    wanted = text.request.response_format if text.request is not None else None
-    return wanted is not None and wanted.get("type") in ASKED_FOR
 
 
 def _valid(text: str) -> Opinion:

@@ -78,11 +78,13 @@ class AutomaticRouter:
         choice = await policy.decide(asked)
         if self._sticky is not None:
             choice = self._sticky.weigh(asked, choice)
-        decision = self._decision(choice, asked)
-        if decision.escalation is not None and not await self._covers(asked, decision):
+        if choice.then is not None and not await self._covers(asked, choice.model, choice.then):
             why = f"{choice.why}; not escalated, since both answers may cost more than ${asked.max_cost_usd}"
             choice = replace(choice, then=None, why=why)
-            decision = self._decision(choice, asked)
+        decision = self._decision(choice, asked)
+        if asked.max_cost_usd is not None and not await self._fits(request, decision, asked.max_cost_usd):
+            routes = asked.routes[choice.model]  # which keep to it, when there are no others that may have to be paid, too
+            decision = replace(decision, candidates=routes, scores=decision.scores[: len(routes)])
         took_s = time.monotonic() - started_s
         judgement = Judgement(
             room="router", rule=policy.name, action=choice.model, why=choice.why, score=choice.score, shadow=self._shadow, took_s=took_s
@@ -137,26 +139,29 @@ class AutomaticRouter:
         why = f"the answer of {choice.model!r} was less than {choice.trust:.0%} likely to be right"
         return replace(decision, escalation=Escalation(decision=_to(asked.routes[choice.then], why), trust=choice.trust))
 
-    async def _covers(self, asked: Asked, decision: Decision) -> bool:
-        """Whether the first answer and the second together keep to the limit."""
-        if asked.max_cost_usd is None or decision.escalation is None:
+    async def _covers(self, asked: Asked, first: str, then: str) -> bool:
+        """Whether the first answer and another one together keep to the limit; where the second fails, the first may be asked again."""
+        if asked.max_cost_usd is None:
             return True
-        parts = (replace(decision, escalation=None), decision.escalation.decision)
-        costs = [await self._costs.worst(asked.request, part) for part in parts]
+        costs = [await self._costs.worst(asked.request, _to(asked.routes[model])) for model in (first, then)]
         known = [cost for cost in costs if cost is not None]
-        return len(known) == len(costs) and sum(known) <= asked.max_cost_usd
+        return len(known) == len(costs) and known[0] + max(known) <= asked.max_cost_usd
 
     async def _kept_to(self, request: Request, decision: Decision) -> Decision:
-        """What is left of a decision of `fixed` within the cost that the request may have."""
+        """What is left of a decision of `fixed` within the cost that the request may have; where that is nothing, whoever
+        reserves the cost refuses a request's own limit."""
         limit = request.options.max_cost_usd
-        if limit is None and request.model == AUTO and not self._shadow:
+        by_settings = limit is None and request.model == AUTO and not self._shadow
+        if by_settings:
             limit = self._settings.max_cost_usd
         if limit is None or await self._fits(request, decision, limit):
             return decision
         within = tuple([route for route in decision.candidates if await self._fits(request, _to((route,)), limit)])
-        if not within:
+        if within:
+            return replace(decision, route=within[0], candidates=within, why=f"{decision.why}; only what surely costs at most ${limit}")
+        if by_settings:
             raise _too_dear(limit, tuple(dict.fromkeys(route.model for route in decision.candidates)))
-        return replace(decision, route=within[0], candidates=within, why=f"{decision.why}; only what surely costs at most ${limit}")
+        return decision
 
     async def _fits(self, request: Request, decision: Decision, limit: Decimal) -> bool:
         worst = await self._costs.worst(request, decision)

@@ -94,11 +94,15 @@ def targets(confidence: Floats, right: Floats, larger: Floats) -> tuple[Target, 
     gain = np.cumsum((right - larger)[order])
     doubt = np.sqrt(np.cumsum(((right - larger) ** 2)[order]))
     reached = 1.0 + (gain - SURELY * doubt) / max(larger.sum(), 1.0)
+    sorted_down = confidence[order]
+    ends = np.flatnonzero(np.append(np.diff(sorted_down) < 0, True))  # answers of equal confidence are kept together or not at all
     found = []
     for quality in QUALITIES:
-        kept = int(np.argmin(reached >= quality)) if not (reached >= quality).all() else len(reached)
-        trust = NEVER if kept == 0 else float(confidence[order[kept - 1]])
-        found.append(Target(quality=quality, trust=round(trust, 6), kept=round(kept / len(right), 4)))
+        good = reached[ends] >= quality
+        passed = len(ends) if good.all() else int(np.argmin(good))
+        trust = float(sorted_down[ends[passed - 1]]) if passed else NEVER
+        kept = (int(ends[passed - 1]) + 1) / len(right) if passed else 0.0
+        found.append(Target(quality=quality, trust=round(trust, 6), kept=round(kept, 4)))
     return tuple(found)
 
 
@@ -133,11 +137,11 @@ def _fit(columns: Mapping[str, Floats], right: Floats) -> tuple[float, dict[str,
         weights = weights + step * min(1.0, 5.0 / max(float(np.abs(step).max()), 1e-12))
         if np.abs(step).max() < 1e-5:
             break
-    parts = np.split(weights[1:], np.cumsum([len(xs) for xs in knots.values()])[:-1])
-    curves = {
-        name: Curve(tuple(round(float(x), 5) for x in xs), tuple(round(float(y), 5) for y in _risen(name, ys)))
-        for (name, xs), ys in zip(knots.items(), parts, strict=True)
-    }
+    curves, start = {}, 1
+    for name, xs in knots.items():
+        ys = _risen(name, weights[start : start + len(xs)])
+        curves[name] = Curve(tuple(round(float(x), 5) for x in xs), tuple(round(float(y), 5) for y in ys))
+        start += len(xs)
     return round(float(weights[0]), 5), curves
 
 
@@ -163,8 +167,10 @@ def _risen(name: str, ys: Floats) -> Floats:
 
 
 def _predict(intercept: float, curves: Mapping[str, Curve], columns: Mapping[str, Floats]) -> Floats:
-    logits = intercept + sum(np.interp(columns[name], curve.xs, curve.ys) for name, curve in curves.items())
-    return _logistic(np.asarray(logits))
+    logits = np.full(len(columns["total"]), intercept)
+    for name, curve in curves.items():
+        logits += np.interp(columns[name], curve.xs, curve.ys)
+    return _logistic(logits)
 
 
 def _knots(column: Floats) -> Floats:

@@ -27,6 +27,8 @@ FOLDS = 3
 SHRINK = (30.0, 100.0)  # of the ridge
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the trees in the mixture
 CG_STEPS = 15
+MOST_TREES = 120
+ROWS_PER_TREE = 4  # at least: a small table bears few trees
 MOST_REFERENCE = 2048
 STRANGE = 0.01  # share of held-out training prompts that count as out of distribution
 
@@ -122,7 +124,7 @@ def fit_platt(raw: Floats, targets: Floats) -> Floats:
 
 
 def _grown(given: Prompts, targets: Floats, seed: int) -> Trees:
-    return grow(given.numbers, targets, Growth(seed=seed))
+    return grow(given.numbers, targets, Growth(trees=min(MOST_TREES, len(targets) // ROWS_PER_TREE), seed=seed))
 
 
 def _best(linear: dict[float, Floats], trees: Floats, scores: Floats) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from contextlib import aclosing
 from msgspec import Struct
 from msgspec.structs import replace
 
-from penstock.core.errors import InvalidRequest
+from penstock.core.errors import InvalidRequest, Unsupported
 from penstock.core.types import Decision, Delta, Event, Finish, FinishReason, Judgement, PromptInfo, Request
 from penstock.trace import Progress
 from penstock.upstream.final import final_answer
@@ -42,6 +42,25 @@ class _Sample(Struct):
         return math.exp(max(sum(logprobs) / len(logprobs), -700.0)) if logprobs else None
 
 
+class _Box:
+    """Gathers the events of all samples."""
+
+    def __init__(self, samples: int) -> None:
+        self.samples = [_Sample() for _ in range(samples)]
+        self.prompt: PromptInfo | None = None
+        self.finish: Finish | None = None
+
+    def put(self, event: Event) -> None:
+        if isinstance(event, Delta):
+            sample = self.samples[event.index]
+            sample.pieces.append(event)
+            sample.reason = event.finish_reason
+        elif isinstance(event, PromptInfo):
+            self.prompt = event
+        elif isinstance(event, Finish):
+            self.finish = event
+
+
 class _Chosen(Struct, frozen=True):
     """The sample that is given, and why it is that one."""
 
@@ -56,6 +75,7 @@ class Vote:
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._mute: set[str] = set()  # models that refuse log-probabilities; a majority needs them only for ties
 
     @property
     def upstreams(self) -> Mapping[str, Upstream]:
@@ -71,31 +91,43 @@ class Vote:
         return self._voted(request, decision, progress)
 
     async def _voted(self, request: Request, decision: Decision, progress: Progress) -> AsyncGenerator[Event, None]:
-        asked = sampled(request)
         began_s = progress.elapsed_s()
-        samples = [_Sample() for _ in range(asked.n)]
-        prompt: PromptInfo | None = None
-        finish: Finish | None = None
-        async with aclosing(self._source.stream(asked, decision, progress)) as events:
+        box = _Box(request.options.samples)
+        async with aclosing(self._asked(request, decision, progress)) as events:
             async for event in events:
-                if isinstance(event, Delta):
-                    sample = samples[event.index]
-                    sample.pieces.append(event)
-                    sample.reason = event.finish_reason
-                elif isinstance(event, PromptInfo):
-                    prompt = event
-                elif isinstance(event, Finish):
-                    finish = event
-        chosen = _choose(samples, request)
+                box.put(event)
+        chosen = _choose(box.samples, request)
         took_s = progress.elapsed_s() - began_s
         progress.judge(Judgement(room="router", rule="vote", action=chosen.action, why=chosen.why, score=chosen.score, took_s=took_s))
-        if prompt is not None:
-            yield prompt
+        if box.prompt is not None:
+            yield box.prompt
         for piece in chosen.sample.pieces:
             wanted = request.sampling.logprobs is not None
             yield replace(piece, index=0, logprobs=piece.logprobs if wanted else None)
-        if finish is not None:
-            yield replace(finish, reason=chosen.sample.reason or finish.reason)
+        if box.finish is not None:
+            yield replace(box.finish, reason=chosen.sample.reason or box.finish.reason)
+
+    async def _asked(self, request: Request, decision: Decision, progress: Progress) -> AsyncGenerator[Event, None]:
+        """All samples; with the tokens' log-probabilities where the model tells any."""
+        model = decision.route.model
+        asked = sampled(request)
+        needed = request.sampling.logprobs is not None or request.options.choose == "confidence"
+        if not needed and model not in self._mute:
+            scored = replace(asked, sampling=replace(asked.sampling, logprobs=0))
+            try:
+                async with aclosing(self._source.stream(scored, decision, progress)) as events:
+                    async for event in events:
+                        yield event
+                return
+            except Unsupported as error:
+                if error.param != "logprobs":
+                    raise
+                self._mute.add(model)
+        elif needed and asked.sampling.logprobs is None:
+            asked = replace(asked, sampling=replace(asked.sampling, logprobs=0))
+        async with aclosing(self._source.stream(asked, decision, progress)) as events:
+            async for event in events:
+                yield event
 
 
 def sampled(request: Request) -> Request:
@@ -112,8 +144,7 @@ def sampled(request: Request) -> Request:
     for param, is_asked in conflicts.items():
         if is_asked:
             raise InvalidRequest(f"{samples} samples and {_CONFLICTS[param]}", hint=_HINTS[param], param=param)
-    logprobs = request.sampling.logprobs or 0
-    return replace(request, n=samples, sampling=replace(request.sampling, logprobs=logprobs))
+    return replace(request, n=samples)
 
 
 _CONFLICTS = {

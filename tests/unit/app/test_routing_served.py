@@ -89,7 +89,7 @@ async def test_rules_in_shadow_are_told_and_change_nothing(tmp_path: Path) -> No
     assert (judgement["action"], judgement["shadow"]) == ("large", True)
 
 
-@pytest.mark.feature("routing policies", "prices")
+@pytest.mark.feature("routing policies", "explain")
 async def test_a_request_that_may_cost_too_much_is_refused_by_name(tmp_path: Path) -> None:
     async with gateway(tmp_path, policy="rules", max_cost_usd=Decimal(1)) as http:
         answer = await post(http, SUM, max_cost_usd=0.01)

@@ -13,7 +13,9 @@ LONG = "Boil the rice in twice its volume of water for twelve minutes, then let 
 REWORDED = "To cook the rice, boil it for twelve minutes in twice its volume of water, and let it rest under the lid before serving."
 
 
-@pytest.mark.parametrize(("a", "b"), [("Paris.", "paris"), ("Paris", "It is Paris."), ("Yes.", "yes"), ("42", "42."), ("The answer is 12.", "12")])
+@pytest.mark.parametrize(
+    ("a", "b"), [("Paris.", "paris"), ("Paris", "It is Paris."), ("Yes.", "yes"), ("42", "42."), ("The answer is 12.", "12")]
+)
 def test_short_answers_with_the_same_words_are_the_same(a: str, b: str) -> None:
     assert same_answer(a, b, None)
 

@@ -186,6 +186,9 @@ async def test_a_shadow_says_what_it_would_do_and_changes_nothing() -> None:
         assert (exact.rule, exact.action, exact.shadow) == ("exact", "hit", True)
         assert (meant.rule, meant.action, meant.shadow) == ("semantic", "hit", True)
         assert here.verifier.learned == [("", True)]
+        assert [len(entry.seen) for entry in here.cache._store._entries.values() if entry.vector] == [1]  # type: ignore[attr-defined]
+        await here.events(ask())
+        assert [len(entry.seen) for entry in here.cache._store._entries.values() if entry.vector] == [1]  # type: ignore[attr-defined]
 
 
 async def test_one_tier_may_be_in_shadow_and_the_other_on() -> None:

@@ -96,6 +96,8 @@ def test_the_words_of_other_languages_are_not_taken_for_english() -> None:
     assert not read("Wie komme ich zum Bahnhof?").english
 
 
-@pytest.mark.parametrize(("one", "other"), [("cities", "city"), ("running", "run"), ("boxes", "box"), ("bought", "buys"), ("loved", "loving")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("cities", "city"), ("running", "run"), ("boxes", "box"), ("bought", "buys"), ("loved", "loving")]
+)
 def test_forms_of_one_word_have_one_stem(one: str, other: str) -> None:
     assert stem(one) == stem(other)

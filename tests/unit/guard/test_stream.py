@@ -130,6 +130,8 @@ async def test_an_answer_that_should_be_json_goes_out_when_it_is() -> None:
     events, judged = await heard(guard_of(JSON), said('{"a"', ": 1"), checked)
     assert shown(events) == [] and events[-1].reason == "content_filter"
     assert judged[0].why == "the answer is not valid JSON"
+    events, _ = await heard(guard_of(JSON), said("no ", "JSON"))
+    assert shown(events) == ["no ", "JSON"]
 
 
 @pytest.mark.parametrize("rule", [replace(JSON, dry_run=True), replace(KEY, dry_run=True)])

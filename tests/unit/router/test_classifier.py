@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penstock.app.learning import trained
+from penstock.app.learning import encoded, trained
 from penstock.cli import main
 from penstock.core.config import RouterSettings
 from penstock.core.errors import ConfigError, UserError
@@ -19,6 +19,7 @@ from penstock.embed import open_vectors
 from penstock.router import Router, make_router
 from penstock.router.curve import Part, apgr, cpt, versus, worth
 from penstock.router.estimator import load
+from penstock.router.evaluation import cross_validated
 from penstock.router.table import read_table
 from tests.unit.router.asking import ROUTES, TWO, Prices, ask, decided
 
@@ -31,9 +32,9 @@ def rows(count: int, seed: int = 0) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     for number in range(count):
         if number % 2:
-            prompt, group = f"What is {rng.randint(100, 999)} * {rng.randint(100, 999)} + {rng.randint(10, 99)}?", f"sums {number % 10}"
+            prompt, group = f"What is {rng.randint(100, 999)} * {rng.randint(100, 999)} + {rng.randint(10, 99)}?", f"part {number % 12 // 2}"
         else:
-            prompt, group = f"Tell me about the {rng.choice(PLACES)} called {rng.choice(PLACES)} number {number}", f"places {number % 10}"
+            prompt, group = f"Tell me about the {rng.choice(PLACES)} called {rng.choice(PLACES)} number {number}", f"part {number % 12 // 2}"
         small = rng.random() < (0.05 if number % 2 else 0.95)
         found.append({"prompt": prompt, "model": "small", "score": float(small), "cost": 0.0001, "group": group})
         found.append({"prompt": prompt, "model": "large", "score": float(rng.random() < 0.96), "cost": 0.002, "group": group})
@@ -149,7 +150,6 @@ def test_train_and_evaluate_print_what_they_found(files: tuple[Path, Path], tmp_
     assert main(["router", "evaluate", str(files[0]), "--encoder", "none"]) == 0
     printed = capsys.readouterr().out
     assert "prompts that it has not seen" in printed
-    assert "groups that it has not seen" in printed
     line = next(line for line in printed.splitlines() if line.startswith("classifier "))
     assert float(line.split()[1]) > 0.7
     assert "always large" in printed
@@ -157,6 +157,16 @@ def test_train_and_evaluate_print_what_they_found(files: tuple[Path, Path], tmp_
     told = capsys.readouterr()
     assert "trained on this very table" in told.err
     assert "p = " in told.out
+
+
+def test_whole_groups_are_held_out_and_drawn(files: tuple[Path, Path]) -> None:
+    table = read_table(files[0])
+    given, _ = encoded(table, "none")
+    parts = list(cross_validated(table, given, unseen=True, folds=2))
+    assert sorted(len(set(part.groups)) for part in parts if part.groups is not None) == [3, 3]
+    assert all(apgr(part.scores["classifier"], part.gain) > 0.7 for part in parts)
+    with pytest.raises(UserError, match="6 groups, 10 at least can be tested unseen"):
+        list(cross_validated(table, given, unseen=True))
 
 
 GOOD = '{"prompt": "a", "model": "small", "score": 1}'

@@ -150,6 +150,11 @@ def test_where_it_is_as_good_everything_is() -> None:
     assert all(target.kept == 1.0 for target in targets(confidence, right, right))
 
 
+def test_answers_of_equal_confidence_are_kept_together_or_not_at_all() -> None:
+    right = np.array([1.0] * 200 + [0.0] * 100)
+    assert all(target.kept == 0.0 and target.trust == NEVER for target in targets(np.full(300, 0.66), right, np.ones(300)))
+
+
 def test_too_few_answers_make_no_calibration() -> None:
     with pytest.raises(UserError, match="100 answers"):
         calibrate(graded(100), Names(model="m", larger="l"))

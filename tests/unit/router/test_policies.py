@@ -5,7 +5,6 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from msgspec.structs import replace
 
 from penstock.core.config import RouterSettings
 from penstock.core.errors import ConfigError, Forbidden, InvalidRequest
@@ -133,12 +132,19 @@ async def test_a_request_goes_only_where_it_surely_costs_no_more_than_it_may(lim
 
 
 async def test_a_cost_that_nothing_keeps_to_is_refused_with_what_to_do() -> None:
-    for request in (ask(), ask(model="small"), ask(model="large")):
-        with pytest.raises(InvalidRequest, match="is sure to cost at most") as refused:
-            await router(PRICES, policy="rules").choose(with_limit(request, "0.0000001"), lambda _: None)
-        assert refused.value.failure().param == "penstock.max_cost_usd"
-    with pytest.raises(InvalidRequest):  # no price is known
-        await router(policy="fixed").choose(with_limit(ask(model="small"), "100"), lambda _: None)
+    tiny = Decimal("0.0000001")
+    with pytest.raises(InvalidRequest, match="'small', 'middle', 'large' is sure to cost at most") as refused:
+        await router(PRICES, policy="rules").choose(ask(options=Options(max_cost_usd=tiny)), lambda _: None)
+    assert refused.value.failure().param == "penstock.max_cost_usd"
+    with pytest.raises(InvalidRequest, match="see that prices are known"):
+        await router(policy="fixed", max_cost_usd=Decimal(100)).choose(ask(), lambda _: None)
+
+
+async def test_an_alias_of_several_models_leads_to_those_that_keep_to_the_cost() -> None:
+    fixed = router(PRICES, aliases={"best": ["large", "small"]})
+    decision = await fixed.choose(ask(model="best", options=Options(max_cost_usd=Decimal("0.01"))), lambda _: None)
+    assert decision.candidates == (SMALL,)
+    assert "only what surely costs at most $0.01" in decision.why
 
 
 async def test_a_cascade_escalates_only_where_both_answers_keep_to_the_cost() -> None:
@@ -168,10 +174,6 @@ async def test_a_policy_that_is_off_is_fixed() -> None:
     judgements: list[Judgement] = []
     decision = await router(policy="rules", mode="off", tiers={}).choose(ask(PROOF), judgements.append)
     assert (decision.route, judgements) == (SMALL, [])
-
-
-def with_limit(request: Request, usd: str) -> Request:
-    return replace(request, options=Options(max_cost_usd=Decimal(usd)))
 
 
 def conversation(*turns: str, tenant: str = "") -> Request:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 import pytest
 from msgspec.structs import replace
 
-from penstock.core.errors import InvalidRequest
+from penstock.core.errors import InvalidRequest, Unsupported
 from penstock.core.types import (
     Decision,
     Delta,
@@ -144,6 +144,26 @@ async def test_what_does_not_go_together_is_refused_by_name(fields: dict[str, ob
     assert caught.value.param == param
     assert hint is None or hint in (caught.value.hint or "")
     assert not upstream.requests
+
+
+async def test_a_model_without_log_probabilities_still_votes_and_is_asked_for_none_the_next_time() -> None:
+    class Mute(Several):
+        async def stream(self, request: Request, route: Route, tab: Tab) -> AsyncGenerator[Event, None]:
+            if request.sampling.logprobs is not None:
+                raise Unsupported("served by something that has no logprobs", param="logprobs")
+            async with aclosing(super().stream(request, route, tab)) as events:
+                async for event in events:
+                    yield event
+
+    upstream = Mute(("a", -1.0), ("b", -1.0), ("b", -1.0))
+    vote = Vote(Dispatch({"here": upstream}))
+    for attempts in (2, 1):
+        progress = Progress(ask(), lambda: 0.0, Trace())
+        async with aclosing(vote.stream(ask(), Decision(route=HERE), progress)) as events:
+            assert "".join([event.text async for event in events if isinstance(event, Delta)]) == "b"
+        assert len(progress.tabs) == attempts
+    with pytest.raises(Unsupported):
+        await Voted(upstream, options=Options(samples=3, choose="confidence")).run()
 
 
 async def test_the_worst_case_is_that_of_all_samples() -> None:

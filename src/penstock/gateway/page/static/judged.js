@@ -27,7 +27,12 @@ const SAID = {
 const SCORES = { cache: "similarity", router: "confidence", guard: "score" };
 
 /** A decision in a few words. */
-export function phrase({ room, rule, action }) {
+export function phrase(said) {
+  const words = plain(said);
+  return said.shadow ? `Would have been: ${words[0].toLowerCase()}${words.slice(1)}` : words;
+}
+
+function plain({ room, rule, action }) {
   const known = SAID[`${room} ${rule} ${action}`] ?? SAID[`${room} ${action}`];
   if (known) return room === "guard" ? `${known} by ${rule}` : known;
   if (room === "cache") return `${action} (${rule})`;
