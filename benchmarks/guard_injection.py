@@ -65,7 +65,8 @@ class Injections:
         for row in found:
             sources[_name(row)].append(row)
         table = Table("Prompts stopped by the rule `injection` (attacks: higher is better; innocent: false alarms)")
-        for name in sorted(sources, key=lambda name: (not sources[name][0].label, name)):
+        sources["plain chat: mt-bench and oasst"] = [*sources["mt-bench"], *sources["oasst"]]
+        for name in sorted((name for name in sources if sources[name]), key=lambda name: (not sources[name][0].label, name)):
             cells: dict[str, Share | float | int | str] = {"injection": await self._share(sources[name])}
             for detector, find in self._plain.items():
                 cells[detector] = _shared(find([row.text for row in sources[name]]))
@@ -91,9 +92,8 @@ class Injections:
                 table.rows.append(self._documents_row(f"{kind} in {source}", found))
                 for task in (False, True) if kind == "bipia-text" else ():
                     part = [row for row in found if (row.kind in TASKS) == task]
-                    table.rows.append(
-                        self._documents_row(f"  of these, {'requests of their own' if task else 'changes of the reply'}", part)
-                    )
+                    what = "a request of its own" if task else "a change of the reply"
+                    table.rows.append(self._documents_row(f"{kind} in {source}: {what}", part))
         lone = [Document(row.text, row.source, row.part, row.text) for row in attacks if row.source == "bipia-text"]
         table.rows.append(self._documents_row("bipia-text, nothing around it", lone))
         for source in dict.fromkeys(row.source for row in clean):

@@ -2,10 +2,11 @@
 
     python benchmarks/guard_stream.py --prompts QUESTIONS.jsonl[.gz] --answers ANSWERS.jsonl
 
-QUESTIONS has a text per line (`text`, `prompt`, or the first of `turns`), ANSWERS MT-Bench's answers (`choices[0].turns`). For each set of rules:
-the time of the whole check of a prompt; of answers cut into pieces of about a token, how many characters wait at a piece, how many pieces come in
-before the first goes out, and the processor time that a piece takes. Then a secret made at random is planted into each answer, and the answer is cut into
-two at every place in and around it, and into single characters: a leak is an answer that still has it. The last line is JSON.
+QUESTIONS has a text per line (`text`, `prompt`, or the first of `turns`), ANSWERS MT-Bench's answers (`choices[0].turns`). For each
+set of rules: the time of the whole check of a prompt; of answers cut into pieces of about a token, how many characters wait at a piece,
+how many pieces come in before the first goes out, and the processor time that a piece takes. Then a secret made at random is planted into
+each answer, and the answer is cut into two at every place in and around it, and into single characters: a leak is an answer that still has
+it. The last line is JSON.
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ from guard_others import grounded_table, holding, latencies, pii_table, toxicity
 
 from training.guards import data  # noqa: E402
 
+TABLES = ("injection", "documents", "toxicity", "grounded", "pii", "latency", "holding")
+
 
 def main() -> None:
     """Measure, print, and end with the JSON line."""
@@ -36,7 +38,7 @@ def main() -> None:
     parser.add_argument("--chat", type=Path, help="folder of plain prompts (default: DATA/../prompts)")
     parser.add_argument("--part", choices=("test", "all"), default="test", help="which rows to report on (default: test)")
     parser.add_argument("--minilm", action="store_true", help="also a head on MiniLM's vectors, which takes minutes")
-    parser.add_argument("--only", choices=("injection", "toxicity", "grounded", "pii", "latency", "holding"), help="one table")
+    parser.add_argument("--only", choices=TABLES, help="one table")
     arguments = parser.parse_args()
     chat = arguments.chat or arguments.data.parent / "prompts"
     figures = asyncio.run(measured(arguments.data, chat if chat.is_dir() else None, arguments))
@@ -45,7 +47,7 @@ def main() -> None:
 
 async def measured(folder: Path, chat: Path | None, arguments: argparse.Namespace) -> dict[str, object]:
     """Every table, printed as it is made."""
-    wanted = {arguments.only} if arguments.only else {"injection", "toxicity", "grounded", "pii", "latency", "holding"}
+    wanted = {arguments.only} if arguments.only else set(TABLES)
     everything = arguments.part == "all"
     known = data.attacks(folder) + data.benign(folder, chat)
     figures: dict[str, object] = {}
@@ -54,10 +56,12 @@ async def measured(folder: Path, chat: Path | None, arguments: argparse.Namespac
         print_table(table)
         figures[name] = {row.name: row.figures() for row in table.rows}
 
-    if "injection" in wanted:
+    if wanted & {"injection", "documents"}:
         injections = Injections(folder, chat, known, everything=everything, minilm=arguments.minilm)
-        show("injection", await injections.prompts())
-        show("injection_documents", await injections.documents())
+        if "injection" in wanted:
+            show("injection", await injections.prompts())
+        if "documents" in wanted:
+            show("documents", await injections.documents())
     if "toxicity" in wanted:
         show("toxicity", toxicity_table(data.toxic(folder), known, everything=everything))
     if "grounded" in wanted:

@@ -27,16 +27,18 @@ class Pair:
 ACTIONS = [
     "store batteries in a fridge", "wash a wool coat by hand", "feed bread to ducks", "charge a laptop overnight", "swim after lunch",
     "water roses at noon", "paint over wallpaper", "freeze cooked rice", "park on a steep hill", "mix bleach with vinegar",
-    "reuse frying oil", "sleep beside a heater", "prune apple trees in winter", "reply to a spam call", "wear contact lenses in the shower",
+    "reuse frying oil", "sleep beside a heater", "prune apple trees in winter", "reply to a spam call",
+    "wear contact lenses in the shower",
 ]  # fmt: skip
 COUNTED = [
     "How many calories are in {} eggs?", "What can a family of {} cook for dinner?", "How long does a flight of {} km take?",
-    "Which exercises help within {} days?", "What is {} dollars in euros?", "How do I upgrade to version {}?", "What happened in Europe in {}?",
-    "How much water should I drink if I weigh {} kg?", "Is {} degrees too hot for a puppy?", "What are the best phones under {} euros?",
+    "Which exercises help within {} days?", "What is {} dollars in euros?", "How do I upgrade to version {}?",
+    "What happened in Europe in {}?", "How much water should I drink if I weigh {} kg?",
+    "Is {} degrees too hot for a puppy?", "What are the best phones under {} euros?",
 ]  # fmt: skip
 NUMBERS = ["3", "4", "12", "15", "40", "45", "1912", "1921", "two", "seven"]
 DIRECTED = [
-    ("How do I convert {} to {}?", [("metres", "feet"), ("JSON", "YAML"), ("euros", "pounds"), ("binary", "decimal"), ("a PDF", "a Word file")]),
+    ("How do I convert {} to {}?", [("metres", "feet"), ("JSON", "YAML"), ("euros", "pounds"), ("a PDF", "a Word file")]),
     ("How long is the train from {} to {}?", [("Oslo", "Bergen"), ("Lyon", "Paris"), ("Kyoto", "Tokyo"), ("Rome", "Naples")]),
     ("Why is {} better than {}?", [("tea", "coffee"), ("walking", "running"), ("steel", "aluminium"), ("wood", "plastic")]),
     ("How do I move from {} to {}?", [("Java", "Kotlin"), ("MySQL", "Postgres"), ("Windows", "Linux"), ("teaching", "nursing")]),
@@ -45,12 +47,15 @@ DIRECTED = [
     ("Should {} come before {}?", [("salt", "pepper"), ("the primer", "the filler"), ("the moisturiser", "the sunscreen")]),
 ]  # fmt: skip
 NEGATED = [
-    ("Is it safe to {}?", "Is it not safe to {}?"), ("Should I {}?", "Should I not {}?"), ("Why should you {}?", "Why should you never {}?"),
-    ("When can I {}?", "When can I not {}?"), ("What happens if I {}?", "What happens if I don't {}?"), ("Why do people {}?", "Why don't people {}?"),
+    ("Is it safe to {}?", "Is it not safe to {}?"), ("Should I {}?", "Should I not {}?"),
+    ("Why should you {}?", "Why should you never {}?"),
+    ("When can I {}?", "When can I not {}?"), ("What happens if I {}?", "What happens if I don't {}?"),
+    ("Why do people {}?", "Why don't people {}?"),
     ("How can I {}?", "How can I avoid having to {}?"), ("Is it legal to {}?", "Is it illegal to {}?"),
 ]  # fmt: skip
 PARAPHRASED = [
-    ("How do I {}?", "How can I {}?"), ("Is it safe to {}?", "Is it safe if I {}?"), ("What is the best way to {}?", "What's the best way to {}?"),
+    ("How do I {}?", "How can I {}?"), ("Is it safe to {}?", "Is it safe if I {}?"),
+    ("What is the best way to {}?", "What's the best way to {}?"),
     ("Should I {}?", "Should I {}"), ("Why do people {}?", "Why do people {} ?"), ("How do I {}?", "how do you {}"),
     ("How do I {}?", "Please tell me how to {}."), ("What happens if I {}?", "What will happen if I {}?"),
 ]  # fmt: skip
@@ -70,7 +75,8 @@ def template_pairs() -> Iterator[Pair]:
 
 
 _AUXILIARY = re.compile(
-    r"\b((?:do|does|did|can|could|should|would|will|is|are|was|were|has|have|must)\s+(?:I|you|we|they|he|she|it|people|there|this|one|women|men|girls|guys))\s+(?!not\b)",
+    r"\b((?:do|does|did|can|could|should|would|will|is|are|was|were|has|have|must)\s+"
+    r"(?:I|you|we|they|he|she|it|people|there|this|one|women|men|girls|guys))\s+(?!not\b)",
     re.IGNORECASE,
 )
 _INFINITIVE = re.compile(r"\b(?<!not )to (?=(?:be|do|get|learn|make|use|buy|have|go|eat|start|find|take|read|become|lose|work|study)\b)")

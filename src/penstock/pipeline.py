@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from penstock.cache import Cache, Found, NoCache
 from penstock.core.deadline import Deadline
-from penstock.core.errors import Bug, InvalidRequest, PenstockError, PriceUnknown
+from penstock.core.errors import Bug, InvalidRequest, NotReady, PenstockError, PriceUnknown
 from penstock.core.types import (
     Decision,
     Event,
@@ -96,6 +96,9 @@ class Pipeline:
             checked = await self.guard.check(request, progress.judge)
             progress.redacted(checked.request, checked.originals)
             stage.note = "refuse" if checked.refusal else "redact" if checked.originals else "allow"
+        if checked.refusal is not None and checked.failed:
+            message = f"the rule {checked.refusal.rule!r} could not judge the request: {checked.refusal.why}"
+            raise NotReady(message, hint="try again")
         if checked.refusal is not None:
             yield _refusal(checked.refusal)
             return

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
 from guards import chat, guard_of, heard, spoken, texts
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.core.config import RuleSettings
@@ -29,6 +30,9 @@ PATTERNS = (
 WORDS = ("sk-ab12", "Top Secret", "topsecret", "555-1234", "abbc", "aba", "abab", "xyzyz", "xyzx", *"abc -é\n1", "sk-", "top", "55")
 planted = st.lists(st.sampled_from(WORDS), max_size=14).map("".join)
 chosen = st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=3, unique=True)
+
+
+campaign = settings(max_examples=int(os.environ.get("PENSTOCK_GUARD_EXAMPLES", "40")), deadline=None)
 
 
 def rule(*patterns: str, **settings: object) -> RuleSettings:
@@ -72,6 +76,7 @@ def ends_properly(events: list[Event], reason: str = "stop") -> bool:
     return isinstance(events[-1], Finish) and events[-1].reason == reason and reasons == [None] * (len(deltas) - 1) + [reason]
 
 
+@campaign
 @given(chunked(), chosen)
 async def test_a_stream_is_redacted_as_its_whole_text_is(chunks: list[str], patterns: list[str]) -> None:
     events, _ = await heard(guard_of(rule(*patterns)), pieces_of(chunks))
@@ -79,6 +84,7 @@ async def test_a_stream_is_redacted_as_its_whole_text_is(chunks: list[str], patt
     assert ends_properly(events)
 
 
+@campaign
 @given(planted, chosen)
 async def test_split_in_two_anywhere(text: str, patterns: list[str]) -> None:
     guard = guard_of(rule(*patterns))
@@ -87,6 +93,7 @@ async def test_split_in_two_anywhere(text: str, patterns: list[str]) -> None:
         assert texts(events)["text"] == cut(text, patterns)
 
 
+@campaign
 @given(chunked(), chosen)
 async def test_a_refusal_lets_out_what_came_before_it_and_no_more(chunks: list[str], patterns: list[str]) -> None:
     events, judged = await heard(guard_of(rule(*patterns, action="refuse")), pieces_of(chunks))
@@ -101,6 +108,7 @@ async def test_a_refusal_lets_out_what_came_before_it_and_no_more(chunks: list[s
         assert [judgement.action for judgement in judged] == ["refuse"]
 
 
+@campaign
 @given(chunked())
 async def test_tokens_go_out_once_and_in_order(chunks: list[str]) -> None:
     patterns = list(PATTERNS)
@@ -124,6 +132,7 @@ def interleaved(draw: st.DrawFn) -> list[Delta]:
     return [*pieces, Delta(finish_reason="stop")]
 
 
+@campaign
 @given(interleaved(), chosen)
 async def test_each_text_by_itself_however_they_are_mixed(pieces: list[Delta], patterns: list[str]) -> None:
     events, _ = await heard(guard_of(rule(*patterns)), pieces)
@@ -132,6 +141,7 @@ async def test_each_text_by_itself_however_they_are_mixed(pieces: list[Delta], p
     assert ends_properly(events)
 
 
+@campaign
 @given(interleaved(), chosen)
 async def test_texts_keep_their_order(pieces: list[Delta], patterns: list[str]) -> None:
     """Each text goes on until the next begins, where the model wrote them one after the other."""
@@ -142,6 +152,7 @@ async def test_texts_keep_their_order(pieces: list[Delta], patterns: list[str]) 
     assert len(runs) == len(set(runs))
 
 
+@campaign
 @given(st.lists(st.sampled_from(["[EMAIL_1]", "[EMAIL_12]", "[", "[EMAIL", "]", "[EMAIL_3]", "_1]", "a"]), max_size=8), st.randoms())
 async def test_placeholders_are_put_back_wherever_they_are_cut(words: list[str], random) -> None:
     originals = {"[EMAIL_1]": "a@b.c", "[EMAIL_12]": 'q"\\'}
@@ -155,6 +166,7 @@ async def test_placeholders_are_put_back_wherever_they_are_cut(words: list[str],
     assert texts(events)["text"] == back
 
 
+@campaign
 @given(planted, st.sampled_from(PATTERNS))
 def test_what_may_still_become_a_match_is_known(text: str, pattern: str) -> None:
     """A text that ends in the middle of a match is held back from its beginning."""

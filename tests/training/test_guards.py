@@ -48,7 +48,7 @@ def test_the_same_data_gives_the_same_heads(tmp_path: Path) -> None:
     folder = own_data(tmp_path / "data")
     outs = [tmp_path / "a", tmp_path / "b"]
     for out in outs:
-        train(folder, None, out, number=60)
+        train(folder, None, out, number=12)
     for name in ("input.safetensors", "tools.safetensors", "toxicity.safetensors", "card.json"):
         assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes()
         assert (outs[0] / name).stat().st_size < 200_000
@@ -64,9 +64,9 @@ def own_data(folder: Path) -> Path:
         folder / "cyberseceval/prompt_injection.json",
         [{"user_input": ask, "test_case_prompt": system, **case} for system, ask, _ in guarded],
     )
-    write(folder / "notinject/NotInject_one.json", [{"prompt": templates.innocent(random)} for _ in range(60)])
+    write(folder / "notinject/NotInject_one.json", [{"prompt": templates.innocent(random)} for _ in range(30)])
     write(folder / "bipia/text_attack_train.json", {"own": [templates.edit(random) for _ in range(6)]})
-    lines(folder / "bipia/email_test.jsonl", ({"context": "\n".join(templates.letter(random) for _ in range(4))} for _ in range(40)))
+    lines(folder / "bipia/email_test.jsonl", ({"context": "\n".join(templates.letter(random) for _ in range(4))} for _ in range(12)))
     answer = (
         {
             "knowledge": f"The hill is {at} metres high.",
@@ -74,13 +74,13 @@ def own_data(folder: Path) -> Path:
             "right_answer": f"{at}",
             "hallucinated_answer": f"{at + 1} feet",
         }
-        for at in range(60)
+        for at in range(20)
     )
     lines(folder / "halueval/qa1000_qa_data.json", answer)
     with (folder / "hatecheck.csv").open("w", newline="") as file:
         rows = [
             {"test_case": f"{word} {at}", "label_gold": gold, "templ_id": f"{at}", "functionality": "own"}
-            for at in range(40)
+            for at in range(12)
             for word, gold in (("I hate you", "hateful"), ("Hello", "non-hateful"))
         ]
         writer = csv.DictWriter(file, list(rows[0]))

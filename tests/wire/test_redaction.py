@@ -83,7 +83,7 @@ async def streamed(http: httpx.AsyncClient, text: str) -> dict[str, str]:
     return said
 
 
-@pytest.mark.feature("guardrails", "redaction", "streaming", "tools")
+@pytest.mark.feature("guardrails", "streaming", "tools")
 async def test_the_model_sees_placeholders_and_the_client_its_own_words(tmp_path: Path) -> None:
     answer = Answer(tokens=SAYS, thoughts=("They gave [EMAIL", "_1]."), calls=(Called("c1", "send", ARGUMENTS),))
     async with openai_fake(answer) as fake, gateway(tmp_path, fake, REDACT) as http:
@@ -97,7 +97,7 @@ async def test_the_model_sees_placeholders_and_the_client_its_own_words(tmp_path
     assert json.loads(pieces["arguments"]) == {"to": EMAIL, "card": CARD}
 
 
-@pytest.mark.feature("guardrails", "redaction", "ledger", "web page")
+@pytest.mark.feature("guardrails", "ledger")
 @pytest.mark.parametrize("keeps_text", [False, True])
 async def test_nobody_writes_down_what_was_redacted(tmp_path: Path, caplog: pytest.LogCaptureFixture, *, keeps_text: bool) -> None:
     caplog.set_level(logging.DEBUG, "penstock")
@@ -115,7 +115,7 @@ async def test_nobody_writes_down_what_was_redacted(tmp_path: Path, caplog: pyte
         assert CARD not in place
 
 
-@pytest.mark.feature("guardrails", "redaction")
+@pytest.mark.feature("guardrails")
 async def test_a_secret_that_the_model_says_does_not_go_out(tmp_path: Path) -> None:
     key = "sk-proj-Zx9kQ2mP7rT4vW8yB1nD5gH3jL6sF0aC"
     said = ("The key is ", key[:5], key[5:20], key[20:], ", keep", " it.")
@@ -124,7 +124,7 @@ async def test_a_secret_that_the_model_says_does_not_go_out(tmp_path: Path) -> N
         assert (await streamed(http, "hello"))["content"] == "The key is [MODEL_KEY], keep it."
 
 
-@pytest.mark.feature("guardrails", "redaction", "exact cache")
+@pytest.mark.feature("guardrails", "exact cache")
 async def test_a_cached_answer_gets_the_words_of_whoever_asks(tmp_path: Path) -> None:
     cache = CacheSettings(exact="on")
     async with openai_fake(Answer(tokens=SAYS)) as fake, gateway(tmp_path, fake, REDACT, cache=cache) as http:
@@ -135,14 +135,14 @@ async def test_a_cached_answer_gets_the_words_of_whoever_asks(tmp_path: Path) ->
     assert second["content"] == f"I wrote to {OTHER} about 5500-0000-0000-0004."
 
 
-@pytest.mark.feature("guardrails", "redaction")
+@pytest.mark.feature("guardrails")
 async def test_a_placeholder_of_another_request_stays_a_placeholder(tmp_path: Path) -> None:
     async with openai_fake(Answer(tokens=SAYS)) as fake, gateway(tmp_path, fake, REDACT) as http:
         await whole(http, f"Charge {CARD} for {EMAIL}")
         assert (await whole(http, "What did you do?"))["content"] == "".join(SAYS)
 
 
-@pytest.mark.feature("guardrails", "redaction", "refusal")
+@pytest.mark.feature("guardrails")
 async def test_what_is_refused_never_reaches_a_model(tmp_path: Path) -> None:
     rule = RuleSettings(kind="pii", action="refuse", patterns=["card"])
     async with openai_fake() as fake, gateway(tmp_path, fake, rule) as http:

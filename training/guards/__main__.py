@@ -76,7 +76,8 @@ def toxicity_head(labelled: Sequence[Prompt], known: Sequence[Prompt], documents
     """Write the head "toxicity"; its threshold: plain chat."""
     head = _write(out, "toxicity", _fitted(rows.toxic_rows(rows.toxic(labelled, known, documents)), "toxicity"))
     plain = [row for row in known if row.part == "calibrate" and row.source in rows.CHAT]
-    return _quantile([toxicity_of(row.text, head) for row in plain])
+    real = [row for row in plain if row.source == "oasst"]  # what people wrote to an assistant, in many languages
+    return max((_quantile([toxicity_of(row.text, head) for row in found]) for found in (plain, real) if found), default=0.5)
 
 
 def _fitted(found: rows.Rows, name: str) -> Fitted:

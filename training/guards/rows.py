@@ -28,7 +28,7 @@ WEIGHTS = {
     "garak": 3.0, "pint": 3.0, "cyberseceval-direct": 3.0, "cyberseceval-indirect": 4.0, "notinject": 4.0, "wildguard": 3.0,
     "attack": 0.5, "innocent": 0.5, "guarded": 0.4, "unguarded": 0.4, "task": 0.3, "pasted": 0.6, "whole": 0.6, "gsm8k": 0.3, "clinc150": 0.3,
 }  # fmt: skip
-GUARDED = 42  # of a hundred generated prompts, as many are behind a system prompt, and as many hold pasted text
+GUARDED = 5  # for each twelve of other sorts: prompts behind a system prompt, and as many with pasted text
 CHAT = ("oasst", "halueval", "self-instruct", "ifeval", "clinc150", "gsm8k", "spec-bench")
 ATTACKED = 4.0  # a statement that somebody put into a document
 KEPT = 6  # statements of a document that train, besides the attack
@@ -54,7 +54,7 @@ def prompts(rows: Sequence[Prompt], number: int, seed: int = 0) -> list[Prompt]:
         made.append(Prompt(make(random), True, "attack", "train"))
         made.append(Prompt(templates.innocent(random), False, "innocent", "train"))
         made.append(Prompt(templates.task(random), False, "task", "train")) if at % 4 == 0 else None
-    for _ in range(number * GUARDED // 100):
+    for _ in range(number // 12 * GUARDED):
         system, asking, other = templates.guarded(random)
         made += [Prompt(asking, True, "guarded", "train", system), Prompt(other, False, "unguarded", "train", system)]
         planted, whole = templates.pasted(random)
@@ -161,5 +161,12 @@ def toxic(labelled: Sequence[Prompt], known: Sequence[Prompt], answers: Sequence
 def toxic_rows(rows: Sequence[Prompt]) -> Rows:
     """Rows for the head "toxicity"."""
     dense = np.array([toxicity_features(row.text) for row in rows], dtype=np.float32)
-    weights = np.array([2.0 if row.source == "moderation" else 1.0 for row in rows], dtype=np.float32)
+    weights = np.array([_toxic_weight(row) for row in rows], dtype=np.float32)
     return Rows([grams(row.text) for row in rows], dense, _labels(rows), weights)
+
+
+def _toxic_weight(row: Prompt) -> float:
+    """HateCheck's harmless rows name the groups that its hateful ones do, and are fewer: without a weight the name is what is learnt."""
+    if row.source == "hatecheck":
+        return 0.7 if row.label else 3.0
+    return 2.0 if row.source == "moderation" else 1.0

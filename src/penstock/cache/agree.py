@@ -2,8 +2,8 @@
 
 A trial compares the stored answer with the one that the model has just given. The mark decides what is served later, so doubt counts
 as "no": answers agree when they are the same text but for case, spaces and punctuation; when both are short and the same words; or when
-their numbers are the same, no rule of `verify` finds their openings apart, and their vectors lie close. Where two answers differ in length by
-more than a factor of three, one says more than the other, and they do not agree.
+their numbers are the same, no rule of `verify` finds their openings apart, and their vectors lie close. Where two answers differ in
+length by more than a factor of three, one says more than the other, and they do not agree.
 """
 
 from __future__ import annotations

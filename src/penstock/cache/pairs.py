@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ NUM_FEATURES = 28
 
 def _ordered(one: tuple[str, ...], other: tuple[str, ...]) -> float:
     """Share of neighbouring words that both have."""
-    first, second = set(zip(one, one[1:], strict=False)), set(zip(other, other[1:], strict=False))
+    first, second = set(pairwise(one)), set(pairwise(other))
     return len(first & second) / (len(first | second) or 1)
 
 

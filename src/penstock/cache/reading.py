@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -174,7 +175,7 @@ def _value(raw: list[str], at: int) -> tuple[str | None, int]:
 
 def _negations(tokens: list[str]) -> int:
     count = sum(token in NEGATIONS for token in tokens)
-    for first, second in zip(tokens, tokens[1:], strict=False):
+    for first, second in pairwise(tokens):
         count -= (first, second) in (("or", "not"), ("not", "only"), ("why", "not"))
     return max(count, 0)
 

@@ -62,7 +62,7 @@ _ASKS_BACK = re.compile(
 
 def why_unstorable(request: Request, question: str) -> str | None:
     """Why this request's answer must not answer others. `question` is the text that is compared: the last user's turn."""
-    return _shape(request) or _text(question)
+    return _shape(request) or unstorable_text(question)
 
 
 def why_unfit(events: Sequence[Event]) -> str | None:
@@ -105,7 +105,8 @@ def _shape(request: Request) -> str | None:
     return None
 
 
-def _text(question: str) -> str | None:
+def unstorable_text(question: str) -> str | None:
+    """The part of `why_unstorable` that looks at words alone."""
     if not question.strip():
         return "no question"
     if len(question) > MOST_CHARS:

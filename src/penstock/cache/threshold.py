@@ -20,9 +20,9 @@ all candidates together would just spend the budget, read off the risks of the l
 Trials never end. A share TRIALS of what would be served is computed all the same, and every candidate that is not served is a
 trial without further cost. What is served blindly is therefore sampled at random, and the model of it keeps being corrected.
 
-State is plain data: an entry's trials (`Seen`, kept with it by the store; their `similarity` is the trust) and the `Tally` of a group (a tenant;
-counts that add up in any order, kept by the process and begun anew with it, which costs hits and no correctness). Counts are halved when they
-are many: old traffic is forgotten.
+State is plain data: an entry's trials (`Seen`, kept with it by the store; their `similarity` is the trust) and the `Tally` of a group (a
+tenant; counts that add up in any order, kept by the process and begun anew with it, which costs hits and no correctness). Counts are
+halved when they are many: old traffic is forgotten.
 """
 
 from __future__ import annotations

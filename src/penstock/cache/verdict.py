@@ -64,10 +64,10 @@ class Verifier:
     def judge(self, group: str, text: str, vector: Floats, candidates: Sequence[Candidate], u: float) -> Verdict:
         """What to do with a question. `u` is uniform in [0, 1); `candidates` are of its own scope, in any order."""
         tally = self._tally(group)
-        for place, candidate in enumerate(candidates):
+        for same, candidate in enumerate(candidates):
             if candidate.text == text:  # nothing to be judged, and nothing to be learned about other words
                 self._thresholds.decide(tally, (), None, u)
-                return Verdict(action="serve", place=place, trust=HIGHEST, similarity=1.0, risk=0.0, tau=0.0, why="the very same words")
+                return Verdict(action="serve", place=same, trust=HIGHEST, similarity=1.0, risk=0.0, tau=0.0, why="the very same words")
         place, trust, cosine, why = self._best(text, vector, candidates)
         if place is None:
             self._thresholds.decide(tally, (), None, u)

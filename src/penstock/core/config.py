@@ -130,7 +130,7 @@ class RuleSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     action: Action = "refuse"
     keys: dict[str, Action] = {}  # other actions for some keys, by name
     dry_run: bool = False  # decide, write it down, change nothing
-    budget_s: Annotated[float, Meta(gt=0)] = 0.05  # a check that takes longer has failed
+    budget_s: Annotated[float, Meta(gt=0)] = 1.0  # a check of one text that takes longer has failed
     when_failed: Literal["open", "closed"] = "closed"  # a rule that fails lets pass, or refuses
     threshold: float | None = None  # None: the one that was measured
     calibration: str = ""  # file that `penstock guard calibrate` wrote

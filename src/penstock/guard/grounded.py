@@ -44,7 +44,7 @@ class Grounded:
     def __init__(self, weights: Weights, threshold: float) -> None:
         self._weights = weights
         self._threshold = threshold
-        self.reads = Reads(where=("output",), roles=("assistant",), parts=("text",), unit="sentence", decodes=False)
+        self.reads = Reads(where=("output",), roles=("assistant",), parts=("text",), unit="sentence", decodes=False, cuts=False)
 
     async def judge(self, text: Text) -> Opinion:
         within = given(text.request) if text.request is not None else None

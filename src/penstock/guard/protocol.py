@@ -11,10 +11,14 @@ from penstock.core.types import Event, Judge, Judgement, Request
 
 
 class Checked(Struct, frozen=True, kw_only=True):
-    """A request as it may go on. `refusal`: it may not. `originals` are what its placeholders stand for."""
+    """A request as it may go on. `refusal`: it may not. `originals` are what its placeholders stand for.
+
+    `failed`: it is refused because it could not be judged this time, not for what it says.
+    """
 
     request: Request
     refusal: Judgement | None = None
+    failed: bool = False
     originals: Mapping[str, str] = {}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -26,6 +26,7 @@ from penstock.guard.stream import watched
 from penstock.guard.views import View
 
 MOST_REMEMBERED = 16_384  # opinions, about half a kilobyte each
+UNREADABLE = "token ids cannot be read"
 WARM = "The first sentence is short. The second one is short, too."
 LONG = 4096  # characters that are decoded on the event loop
 
@@ -46,19 +47,20 @@ class _Found(Struct, frozen=True, kw_only=True):
         return {place: verdict.opinion for place, verdict in self.verdicts.items() if verdict.opinion.why}
 
     @property
-    def refuses(self) -> bool:
-        if self.rule.shadow:
-            return False
-        return bool(self.action == "refuse" and self.objections) or bool(self.rule.refuses_when_failed and self.failed)
+    def took_s(self) -> float:
+        return sum(verdict.took_s for verdict in self.verdicts.values())
 
-    def judgements(self) -> Iterator[Judgement]:
-        took_s = sum(verdict.took_s for verdict in self.verdicts.values())
-        if opinions := self.objections.values():
-            why = "; ".join(dict.fromkeys(opinion.why for opinion in opinions))
-            scores = [opinion.score for opinion in opinions if opinion.score is not None]
-            yield self.rule.judgement(self.action, why, score=max(scores, default=None), took_s=took_s)
-        if self.failed:
-            yield self.rule.failure(self.failed, took_s)
+    def objection(self) -> Judgement | None:
+        """What follows from all that it objects to."""
+        if not (opinions := self.objections.values()):
+            return None
+        why = "; ".join(dict.fromkeys(opinion.why for opinion in opinions))
+        scores = [opinion.score for opinion in opinions if opinion.score is not None]
+        return self.rule.judgement(self.action, why, score=max(scores, default=None), took_s=self.took_s)
+
+    def failure(self) -> Judgement | None:
+        """What follows where it could not judge."""
+        return self.rule.failure(self.failed, self.took_s) if self.failed else None
 
 
 class RuleGuard:
@@ -77,7 +79,7 @@ class RuleGuard:
             return Checked(request=request)
         texts = texts_of(request)
         if is_unreadable(request):
-            unread = {0: Verdict(failed="token ids cannot be read")}
+            unread = {0: Verdict(failed=UNREADABLE)}
             found = [_Found(rule=rule, action=action, verdicts=unread) for rule, action in rules if "input" in rule.on]
         else:
             verdicts = await self._asked([rule for rule, _ in rules], texts)
@@ -130,20 +132,31 @@ class RuleGuard:
 
 def _concluded(request: Request, texts: Sequence[Text], found: Sequence[_Found], judge: Judge) -> Checked:
     """What follows from all that was found, in the order of the rules."""
-    for one in found:
-        for judgement in one.judgements():
-            judge(judgement)
-    refusal = next((judgement for one in found if one.refuses for judgement in one.judgements() if judgement.action == "refuse"), None)
+    told = [judgement for one in found for judgement in (one.objection(), one.failure()) if judgement is not None]
+    for judgement in told:
+        judge(judgement)
+    refusal, failed = _refusal(found)
     cuts: dict[int, list[Cut]] = {}
     for one in found:
         if not one.rule.shadow:
             for place, opinion in one.objections.items():
                 cuts.setdefault(place, []).extend(cuts_of(opinion.spans, one.rule, one.action))
     if not any(cuts.values()):
-        return Checked(request=request, refusal=refusal)
+        return Checked(request=request, refusal=refusal, failed=failed)
     placeholders = Placeholders([text.text for text in texts])
     clean = (placeholders.redact(text.text, cuts.get(place, ()), escaped=text.part == "arguments") for place, text in enumerate(texts))
-    return Checked(request=with_texts(request, clean), refusal=refusal, originals=placeholders.originals)
+    return Checked(request=with_texts(request, clean), refusal=refusal, failed=failed, originals=placeholders.originals)
+
+
+def _refusal(found: Sequence[_Found]) -> tuple[Judgement | None, bool]:
+    """The first objection that refuses, else the first failure that does, and whether it may be gone another time."""
+    acting = [one for one in found if not one.rule.shadow]
+    objections = (one.objection() for one in acting if one.action == "refuse")
+    if (refusal := next(filter(None, objections), None)) is not None:
+        return refusal, False
+    failures = (one.failure() for one in acting if one.rule.refuses_when_failed)
+    refusal = next(filter(None, failures), None)
+    return refusal, refusal is not None and refusal.why != UNREADABLE
 
 
 async def _all(jobs: Sequence[tuple[Enforced, Text, Sequence[View]]]) -> list[Verdict]:

@@ -18,7 +18,6 @@ from penstock.guard.rule import Part
 from penstock.guard.screen import Refused, Screen
 from penstock.guard.sentences import sentence_end, sentences
 
-
 LONGEST_SENTENCE = 500  # characters; a longer one is judged in parts
 
 

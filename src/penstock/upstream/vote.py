@@ -111,20 +111,18 @@ class Vote:
         """All samples; with the tokens' log-probabilities where the model tells any."""
         model = decision.route.model
         asked = sampled(request)
+        scored = replace(asked, sampling=replace(asked.sampling, logprobs=request.sampling.logprobs or 0))
         needed = request.sampling.logprobs is not None or request.options.choose == "confidence"
-        if not needed and model not in self._mute:
-            scored = replace(asked, sampling=replace(asked.sampling, logprobs=0))
+        if needed or model not in self._mute:
             try:
                 async with aclosing(self._source.stream(scored, decision, progress)) as events:
                     async for event in events:
                         yield event
                 return
             except Unsupported as error:
-                if error.param != "logprobs":
+                if needed or error.param != "logprobs":
                     raise
                 self._mute.add(model)
-        elif needed and asked.sampling.logprobs is None:
-            asked = replace(asked, sampling=replace(asked.sampling, logprobs=0))
         async with aclosing(self._source.stream(asked, decision, progress)) as events:
             async for event in events:
                 yield event

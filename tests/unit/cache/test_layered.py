@@ -11,12 +11,13 @@ import pytest
 from cached import Foreseen, WordVectors, entry, open_store
 from msgspec.structs import replace
 
-from penstock.cache import AnswerCache
+from penstock.cache import AnswerCache, make_cache
 from penstock.cache.index import VectorIndex
 from penstock.cache.semantic import SemanticTier
 from penstock.cache.store import Bounds, Part, Store
 from penstock.core.config import CacheSettings
 from penstock.core.types import Event, Finish, Judgement, Message, Options, Request, Sampling, Tool
+from penstock.embed import open_vectors
 from penstock.meter import MemoryLedger
 from penstock.pipeline import Pipeline
 from penstock.router import FixedRouter
@@ -328,3 +329,27 @@ async def test_a_hit_ends_like_any_answer() -> None:
         assert isinstance(finish, Finish)
         assert finish.reason == "stop"
         assert entry().seen == ()
+
+
+async def test_the_real_encoder_and_the_real_judgement_take_part(tmp_path: Path) -> None:
+    vectors = open_vectors("minilm")
+    cache = make_cache(CacheSettings(exact="on", semantic="on", store="sqlite"), tmp_path, lambda: vectors)
+    assert isinstance(cache, AnswerCache)
+    assert cache._semantic is not None
+    await cache._semantic.placed(ask(), "read the files beforehand")
+    named = {"here": FakeUpstream(Script(pieces=("17 + 71 = 88.",)))}
+    ledger = Kept()
+    here = Pipeline(dispatch=Dispatch(named), router=FixedRouter(routes_by_model(named)), cache=cache, ledger=ledger)
+    for text in ("What is 17 + 71?", "what is 17 + 71", "What is 17 + 25?"):
+        async with aclosing(here.run(ask(text))) as events:
+            async for _ in events:
+                pass
+        while cache._afterwards:
+            await asyncio.wait(cache._afterwards)
+    first, alike, other = (entry.judgements[-1] for entry in ledger.entries)
+    assert (first.action, first.score) == ("miss", None)
+    assert alike.action in ("hit", "explore")
+    assert alike.score is not None and alike.score > 0.9
+    assert (other.action, "number" in other.why) == ("miss", True)
+    await cache.close()
+    await vectors.close()

@@ -17,7 +17,8 @@ def _request(text: str = "How do I boil an egg?", **fields: object) -> Request:
 
 @pytest.mark.parametrize(
     "text",
-    ["How do I boil an egg?", "What is the capital of France?", "Why is the sky blue?", "How can I learn to swim?", "Where do penguins live?",
+    ["How do I boil an egg?", "What is the capital of France?", "Why is the sky blue?", "How can I learn to swim?",
+     "Where do penguins live?",
      "What is a haplogroup?", "How do you sort a list in Python?"],
 )  # fmt: skip
 def test_general_questions_may_be_stored(text: str) -> None:
@@ -32,7 +33,8 @@ def test_general_questions_may_be_stored(text: str) -> None:
         ("Summarise the news.", "time"), ("Is the bakery still open?", "time"), ("What happened yesterday?", "time"),
         ("How much tax do I owe on my salary?", "personal"), ("I am 34 and live in Ghent, what do I qualify for?", "personal"),
         ("What is our refund policy?", "personal"), ("Find a dentist near me", "personal"),
-        ("Give me a random number", "differ"), ("Tell me another one", "differ"), ("Write a poem about rain", "differ"), ("Tell me a joke", "differ"),
+        ("Give me a random number", "differ"), ("Tell me another one", "differ"),
+        ("Write a poem about rain", "differ"), ("Tell me a joke", "differ"),
         ("Why?", "points"), ("And what about Spain?", "points"), ("Translate it to French", "points"), ("Explain the above", "points"),
         ("  ", "no question"), ("why " * 600, "characters"),
     ],

@@ -6,7 +6,7 @@ import base64
 import codecs
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.guard.decode import readings, streamed
@@ -82,6 +82,7 @@ def test_a_find_is_where_it_was_hidden() -> None:
     assert view.there(at, at + 6) == (text.index("please"), text.index("please") + 6)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.text(alphabet="ab\u200b", max_size=20))
 def test_places_go_there_and_back(text: str) -> None:
     view = read(text, [Change(at, at + 1, "") for at, letter in enumerate(text) if letter == "\u200b"], "unicode")
@@ -93,6 +94,7 @@ def test_places_go_there_and_back(text: str) -> None:
             assert text[there[0]] != "\u200b" != text[there[1] - 1]
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.text(alphabet='a\\u0041"nбﬁ\u200b\ud83d', max_size=30), st.integers(0, 30), st.booleans())
 def test_a_reading_of_a_stream_only_grows(text: str, cut: int, is_json: bool) -> None:
     first, whole = streamed(text[:cut], is_json=is_json), streamed(text, is_json=is_json)
@@ -114,6 +116,7 @@ def test_sentences_are_the_whole_text() -> None:
     assert found == ["Hello. ", "Is it 3.5?  ", '"Yes!" ', "he said\n\n", "- one\n", "- two。", "三。", " Mr"]
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.text(alphabet='a. !?\n"。', max_size=30))
 def test_a_sentence_that_is_whole_stays_so(text: str) -> None:
     ends = {end for _, end in sentences(text)}

@@ -90,7 +90,7 @@ async def test_toxic_answers_end_and_plain_ones_do_not() -> None:
         guard, [Delta(text="Of course. "), Delta(text="I hate you, you stupid fucking bitch, go and die. "), Delta(text="Bye.")]
     )
     assert isinstance(events[-1], Finish) and events[-1].reason == "content_filter"
-    assert judged[-1].rule == "toxicity" and (judged[-1].score or 0) > 0.9
+    assert judged[-1].rule == "toxicity" and (judged[-1].score or 0) > load_head("toxicity").threshold
     events, judged = await heard(guard, [Delta(text="The train leaves at nine. "), Delta(text="Bring a coat, it is cold.")])
     assert isinstance(events[-1], Finish) and events[-1].reason == "stop" and not judged
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import aclosing
 
 import pytest
 from guards import Broken, Shouting, chat, enforcing, guard_of
@@ -10,8 +11,12 @@ from msgspec.structs import replace
 
 from penstock.core.config import RuleSettings
 from penstock.core.errors import ConfigError
-from penstock.core.types import Judgement, Message, Principal, Request, Tool, ToolCall
+from penstock.core.types import Finish, Judgement, Message, Principal, Request, Tool, ToolCall
 from penstock.guard import AllowAll, Checked, Guard
+from penstock.pipeline import Pipeline
+from penstock.router.fixed import FixedRouter
+from penstock.upstream import Dispatch, routes_by_model
+from penstock.upstream.fake import FakeUpstream
 
 pytest.importorskip("re2")
 
@@ -61,7 +66,7 @@ async def test_a_placeholder_that_the_request_has_already_is_not_given() -> None
 
 
 async def test_a_value_in_arguments_is_kept_as_it_is_meant() -> None:
-    quoted = RuleSettings(kind="regex", name="name", patterns=[r'O[\\u0-9]*Brien'], action="redact", budget_s=10.0)
+    quoted = RuleSettings(kind="regex", name="name", patterns=[r"O[\\u0-9]*Brien"], action="redact", budget_s=10.0)
     call = ToolCall(id="c", name="f", arguments='{"who": "O\\u0027Brien"}')
     request = Request(id="r", model="m", messages=(Message(role="assistant", content="", tool_calls=(call,)),))
     checked, _ = await check(guard_of(quoted), request)
@@ -101,12 +106,14 @@ async def test_a_dry_run_changes_nothing_and_is_told(dry_run: bool, mode: str) -
 
 @pytest.mark.parametrize(("when_failed", "action"), [("closed", "refuse"), ("open", "allow")])
 @pytest.mark.parametrize(("error", "why"), [(None, "longer than 0.01 s"), (ValueError("about sk-aaaa"), "failed with ValueError")])
-async def test_a_rule_that_fails(when_failed: str, action: str, error: Exception | None, why: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_rule_that_fails(
+    when_failed: str, action: str, error: Exception | None, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
     guard = enforcing((Broken(error), RuleSettings(kind="broken", when_failed=when_failed, budget_s=0.01)))
     checked, judged = await check(guard, chat("sk-aaaa"))
     assert [judgement.action for judgement in judged] == [action]
     assert why in judged[0].why
-    assert (checked.refusal is not None) == (action == "refuse")
+    assert (checked.refusal is not None) == checked.failed == (action == "refuse")
     assert "sk-aaaa" not in caplog.text + judged[0].why
 
 
@@ -133,7 +140,7 @@ async def test_token_ids_cannot_be_read(when_failed: str, refused: bool) -> None
     request = Request(id="r", model="m", prompt_token_ids=(1, 2))
     checked, judged = await check(guard_of(replace(SECRET, when_failed=when_failed)), request)
     assert (checked.refusal is not None) == refused
-    assert judged[0].why == "token ids cannot be read"
+    assert judged[0].why == "token ids cannot be read" and not checked.failed
 
 
 async def test_what_is_hidden_is_found_and_goes_as_a_whole() -> None:
@@ -192,3 +199,16 @@ async def test_a_rule_of_ones_own_is_found_by_its_entry_point(tmp_path, monkeypa
     assert contents(checked) == ["[LOUD_1] there"]
     with pytest.raises(ConfigError, match="did you mean 'loud'"):
         guard_of(RuleSettings(kind="lout"))
+
+
+async def test_what_could_not_be_judged_may_be_asked_again() -> None:
+    upstream = FakeUpstream()
+    broken = enforcing((Broken(ValueError()), RuleSettings(kind="broken", budget_s=10.0)))
+    router = FixedRouter(routes_by_model({"fake": upstream}))
+    pipeline = Pipeline(dispatch=Dispatch({"fake": upstream}), router=router, guard=broken)
+    async with aclosing(pipeline.run(replace(chat("Hi"), model="fake"))) as events:
+        (finish,) = [event async for event in events]
+    assert isinstance(finish, Finish) and finish.failure is not None
+    assert (finish.failure.status, finish.failure.code, finish.failure.retryable) == (503, "not_ready", True)
+    assert "'broken' could not judge the request: it failed with ValueError" in finish.failure.message
+    assert upstream.requests == []

@@ -48,7 +48,9 @@ def test_the_longest_match_of_a_pattern(pattern: str, longest: int | None) -> No
     assert prefixes(pattern).longest == longest
 
 
-@pytest.mark.parametrize(("pattern", "match"), [("ab+c", "abbbc"), ("(?:ab|ac){2}d", "abacd"), (r"\d{3}-\d{2,4}", "123-4567"), ("x?y?z", "xyz")])
+@pytest.mark.parametrize(
+    ("pattern", "match"), [("ab+c", "abbbc"), ("(?:ab|ac){2}d", "abacd"), (r"\d{3}-\d{2,4}", "123-4567"), ("x?y?z", "xyz")]
+)
 def test_every_beginning_of_a_match_is_a_prefix(pattern: str, match: str) -> None:
     begun = re.compile(prefixes(pattern).pattern)
     assert all(begun.fullmatch(match[:end]) for end in range(len(match)))

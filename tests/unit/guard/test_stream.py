@@ -55,7 +55,11 @@ async def _events(*events: Event):
 
 async def test_tokens_of_what_was_changed_are_not_told() -> None:
     scored = (TokenLogprob(7, "sk-aaaa", -0.5),)
-    pieces = [Delta(text="my sk-", token_ids=(1, 2)), Delta(text="aaaa", token_ids=(7,), logprobs=scored), Delta(text=" ok", token_ids=(8,))]
+    pieces = [
+        Delta(text="my sk-", token_ids=(1, 2)),
+        Delta(text="aaaa", token_ids=(7,), logprobs=scored),
+        Delta(text=" ok", token_ids=(8,)),
+    ]
     events, _ = await heard(guard_of(KEY), [*pieces, Delta(finish_reason="stop")])
     assert texts(events)["text"] == "my [KEY] ok"
     assert all(7 not in event.token_ids and event.logprobs is None for event in events if isinstance(event, Delta))

@@ -219,7 +219,7 @@ def test_csv_and_json_lines_are_the_same_table(tmp_path: Path) -> None:
 
 def test_the_area_is_that_of_the_paper() -> None:
     gain = np.array([1.0, 0.0, 0.0, 1.0])
-    assert apgr(np.zeros(4), gain) == pytest.approx(0.5)  # no order at all
+    assert apgr(np.zeros(4), np.array([1.0, 1.0, 0.0, 0.0])) == pytest.approx(0.5)  # equal scores are no order at all
     assert apgr(np.array([1.0, 0.0, 0.0, 1.0]), gain) == pytest.approx(0.75)  # all of the gap for half of the calls, straight there
     assert apgr(np.array([4.0, 2.0, 1.0, 3.0]), gain) == pytest.approx(0.75)
     assert apgr(np.array([1.0, 3.0, 4.0, 2.0]), gain) == pytest.approx(0.25)
