@@ -25,7 +25,7 @@ from pathlib import Path
 from penstock.app.learning import chosen_pair, encoded
 from penstock.cli.router import lines
 from penstock.router.curve import Part, versus
-from penstock.router.evaluation import LENGTH, OWN, RANDOM, Report, cross_validated, report
+from penstock.router.evaluation import LENGTH, OWN, RANDOM, RULES, Report, cross_validated, report
 from penstock.router.table import Row, Table, make_table, read_table
 
 csv.field_size_limit(2**27)
@@ -69,8 +69,8 @@ def summary(table: Table, encoder: str, found: dict[str, tuple[Report, list[Part
         own = told_of.worth[OWN]
         told |= {f"apgr{end}": round(own.apgr, 4), f"interval{end}": [round(own.low, 4), round(own.high, 4)]}
         told |= {f"cpt50{end}": own.cpt50, f"cpt80{end}": own.cpt80}
-        told[f"baselines{end}"] = {other: round(told_of.worth[other].apgr, 4) for other in (RANDOM, LENGTH)}
-        best = max((RANDOM, LENGTH), key=lambda other, by=told_of.worth: by[other].apgr)
+        told[f"baselines{end}"] = {other: round(told_of.worth[other].apgr, 4) for other in (RANDOM, LENGTH, RULES)}
+        best = max((RANDOM, LENGTH, RULES), key=lambda other, by=told_of.worth: by[other].apgr)
         against = versus(parts, OWN, best)
         told |= {f"best_baseline{end}": best, f"p{end}": round(against.p, 5)}
         told[f"more{end}"] = [round(figure, 4) for figure in (against.more, against.low, against.high)]

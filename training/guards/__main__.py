@@ -91,10 +91,10 @@ def _kinds(innocent: Sequence[Prompt]) -> Iterable[list[Prompt]]:
     return traps, [row for row in innocent if row.source != "notinject"]
 
 
-def _quantile(scores: Sequence[float]) -> float:
-    """The score that no more than FALSE_ALARMS of such texts exceed (split conformal); the highest where there are few."""
+def _quantile(scores: Sequence[float], share: float = FALSE_ALARMS) -> float:
+    """The score that no more than a share of such texts exceed (split conformal); the highest where there are few."""
     ordered = sorted(scores)
-    return ordered[min(int(np.ceil((1 - FALSE_ALARMS) * (len(ordered) + 1))), len(ordered)) - 1]
+    return ordered[min(int(np.ceil((1 - share) * (len(ordered) + 1))), len(ordered)) - 1]
 
 
 def _prompt_scores(found: Iterable[Prompt], head: Head, tools: Head) -> list[float]:
@@ -116,8 +116,8 @@ def grounded_weights(found: Sequence[Answer]) -> dict[str, float | list[float]]:
     for _ in range(30):
         p = 1 / (1 + np.exp(-x @ weights))
         weights += np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + np.eye(len(weights)), x.T @ (y - p) - weights)
-    right = sorted(logistic(float(signs[row] @ weights[:-1] + weights[-1])) for row in held if row.grounded)
-    threshold = right[int(np.ceil(0.95 * (len(right) + 1))) - 1]
+    right = [logistic(float(signs[row] @ weights[:-1] + weights[-1])) for row in held if row.grounded]
+    threshold = _quantile(right, 0.05)
     return {
         "weights": [round(float(weight), 4) for weight in weights[:-1]],
         "bias": round(float(weights[-1]), 4),

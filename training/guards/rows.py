@@ -29,6 +29,7 @@ WEIGHTS = {
     "attack": 0.5, "innocent": 0.5, "guarded": 0.4, "unguarded": 0.4, "task": 0.3, "pasted": 0.6, "whole": 0.6, "gsm8k": 0.3, "clinc150": 0.3,
 }  # fmt: skip
 GUARDED = 5  # for each twelve of other sorts: prompts behind a system prompt, and as many with pasted text
+ABUSE = ("target_obj_nh", "target_indiv_nh", "target_group_nh", "profanity_nh")
 CHAT = ("oasst", "halueval", "self-instruct", "ifeval", "clinc150", "gsm8k", "spec-bench")
 ATTACKED = 4.0  # a statement that somebody put into a document
 KEPT = 6  # statements of a document that train, besides the attack
@@ -150,9 +151,10 @@ def document_rows(documents: Sequence[Document], seed: int = 2) -> Rows:
 def toxic(labelled: Sequence[Prompt], known: Sequence[Prompt], answers: Sequence[Document]) -> list[Prompt]:
     """The training texts of the head "toxicity": labelled ones, and plain prompts and answers, of which none is toxic.
 
-    RealToxicityPrompts is reported on and not learnt from: its rows begin texts that may become toxic, and are mostly not so themselves.
+    RealToxicityPrompts is reported on and not learnt from: its rows begin texts that may become toxic, and are mostly not so themselves. Nor
+    are HateCheck's insults of people and things: it calls them not hateful, which is not to say harmless.
     """
-    found = [row for row in labelled if row.part == "train" and row.source != "rtp"]
+    found = [row for row in labelled if row.part == "train" and row.source != "rtp" and row.kind not in ABUSE]
     found += [row for row in known if row.part == "train" and not row.label and row.source in CHAT]
     plain = [row for row in answers if row.part == "train" and row.source in ("halueval-answers", "oasst-answers", "spec-bench")]
     return found + [Prompt(row.text[:600], False, "answers", "train") for row in plain]
@@ -168,5 +170,5 @@ def toxic_rows(rows: Sequence[Prompt]) -> Rows:
 def _toxic_weight(row: Prompt) -> float:
     """HateCheck's harmless rows name the groups that its hateful ones do, and are fewer: without a weight the name is what is learnt."""
     if row.source == "hatecheck":
-        return 0.7 if row.label else 3.0
+        return 0.7 if row.label else 2.0
     return 2.0 if row.source == "moderation" else 1.0

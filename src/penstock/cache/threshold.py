@@ -8,7 +8,8 @@ Strength is shared. vCache begins with nothing at each entry, so that most entri
     logit P(correct) = a + b · trust + t,        a, b ~ N((0, 1), PRIOR),   t ~ N(0, SPREAD²)
 `trust` is the log-odds that the pair model gives (`pairs`), `a` and `b` recalibrate it to this group's traffic, and `t` is the entry's
 own. All are posterior means with Laplace's variance. The bound takes MARGIN standard deviations off for `a` and `b`, which are shared, so
-that their error does not average out over entries, and the average over what is left unknown of `t`, which does (MacKay, 1992).
+that their error does not average out over entries; over what is left unknown of `t`, which does, it averages (MacKay, 1992). Where the
+line promises more right answers than trials have shown from there up, the bound is lowered by that share.
 
 The budget is shared. vCache lets each lookup err with probability delta. The guarantee wanted is of all lookups together, so what
 a lookup does not spend is there for another: each lookup puts `delta` into its group's purse, each serving takes out its risk, and
@@ -32,12 +33,14 @@ from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from penstock.cache.store.protocol import Seen
 
 Action = Literal["serve", "try", "pass"]
 
 TRIALS = 0.02  # share of what would be served that is computed nevertheless
+DOUBT = 10.0  # trials that it takes to half believe that the line promises too much
 MARGIN = 1.0  # standard deviations of a group's recalibration
 WINDOW = 5_000  # lookups
 SPREAD = 0.7  # of entries' own log-odds about their group's
@@ -46,6 +49,7 @@ LOWEST, HIGHEST, BINS = -5.0, 7.0, 48  # log-odds; what lies outside counts in t
 FROM = 0.0  # trust below which nothing is ever served: trials there say little about those that count, and are many
 MOST = 20_000  # lookups, and marks, before counts are halved
 PURSE_LOOKUPS = 2_000  # a purse never holds more than these many lookups have put in
+WIDER = math.sqrt(1 + math.pi / 8 * SPREAD**2)  # log-odds of one entry, from those that are an average over entries
 WIDTH = (HIGHEST - LOWEST) / BINS
 
 
@@ -70,6 +74,7 @@ class Fit(Struct, frozen=True):
     var_shift: float = PRIOR_SHIFT**2
     var_slope: float = PRIOR_SLOPE**2
     covariance: float = 0.0
+    kept: tuple[float, ...] = (1.0,) * BINS  # by bin: share of the promised right answers that trials from there up have kept
 
     def at(self, trust: float) -> tuple[float, float]:
         """Mean and variance of the log-odds."""
@@ -140,8 +145,12 @@ class Thresholds:
 def lower_bound(fit: Fit, seen: Sequence[Seen], trust: float) -> float:
     """The lower confidence bound of the log-odds that this entry's answer is right at this trust."""
     mean, variance = fit.at(trust)
-    own, own_variance = _own(fit, seen) if seen else (0.0, SPREAD**2)
-    return (mean + own - MARGIN * math.sqrt(variance)) / math.sqrt(1 + math.pi / 8 * own_variance)
+    bound = mean - MARGIN * math.sqrt(variance)
+    if seen:
+        own, own_variance = _own(fit, seen)
+        bound = (WIDER * bound + own) / math.sqrt(1 + math.pi / 8 * own_variance)
+    p = min(_sigmoid(bound) * fit.kept[bin_of(trust)], 1 - 1e-9)
+    return math.log(p / (1 - p)) if p > 0 else bound
 
 
 def bin_of(logit: float) -> int:
@@ -170,7 +179,18 @@ def fitted(right: list[float], wrong: list[float]) -> Fit:
         fit = Fit(fit.shift + step_shift / longest, max(0.05, fit.slope + step_slope / longest), bb / det, aa / det, -ab / det)
         if abs(step_shift) + abs(step_slope) < 1e-6:
             break
-    return fit
+    return replace(fit, kept=_kept(fit, right, wrong))
+
+
+def _kept(fit: Fit, right: list[float], wrong: list[float]) -> tuple[float, ...]:
+    """Where even the surest are wrong now and then, a line promises too much at its top: what trials from a bin up have shown of that."""
+    shares = [1.0] * BINS
+    came = promised = 0.0
+    for place in range(BINS - 1, -1, -1):
+        came += right[place]
+        promised += (right[place] + wrong[place]) * _sigmoid(fit.shift + fit.slope * _middle(place))
+        shares[place] = min(1.0, (came + DOUBT) / (promised + DOUBT))
+    return tuple(shares)
 
 
 def _own(fit: Fit, seen: Sequence[Seen]) -> tuple[float, float]:
@@ -179,7 +199,7 @@ def _own(fit: Fit, seen: Sequence[Seen]) -> tuple[float, float]:
     for _ in range(8):
         gradient, curvature = -own / SPREAD**2, 1 / SPREAD**2
         for trial in seen:
-            p = _sigmoid(fit.shift + fit.slope * trial.similarity + own)
+            p = _sigmoid(WIDER * (fit.shift + fit.slope * trial.similarity) + own)
             gradient += trial.same - p
             curvature += p * (1 - p)
         step = gradient / curvature

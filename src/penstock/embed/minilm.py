@@ -108,7 +108,7 @@ class MiniLM:
     def _linear(self, states: Floats, name: str) -> Floats:
         weight: Floats = self._weights[f"{name}.weight"]
         rows = states.reshape(-1, states.shape[-1])
-        flat = (weight @ rows.T).T if len(rows) < FEW_ROWS else rows @ weight.T
+        flat = np.ascontiguousarray((weight @ rows.T).T) if len(rows) < FEW_ROWS else rows @ weight.T
         flat += self._weights[f"{name}.bias"]
         return flat.reshape(*states.shape[:-1], -1)
 

@@ -9,16 +9,20 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from penstock.core.errors import UserError
+from penstock.core.types import Request
 from penstock.router.curve import Part, Versus, Worth, curve, versus, worth
 from penstock.router.estimator import Estimator, Prompts
+from penstock.router.fixed import AUTO
+from penstock.router.rules import points
 from penstock.router.table import Table
 from penstock.router.training import Encoder, splits, train
+from penstock.router.traits import traits_of
 
 Doubles = NDArray[np.float64]
 Told = Callable[[str], None]
 
 FOLDS = 5
-OWN, RANDOM, LENGTH, ORACLE = "classifier", "random", "length only", "oracle"
+OWN, RANDOM, LENGTH, RULES, ORACLE = "classifier", "random", "length only", "rules", "oracle"
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of strong calls, where the curve is told
 
 
@@ -70,10 +74,15 @@ def _part(table: Table, given: Prompts, estimator: Estimator, places: NDArray[np
         OWN: (score[:, strong] - score[:, weak]).astype(np.float64),
         RANDOM: np.zeros(len(places)),
         LENGTH: np.array([len(table.prompts[place]) for place in places], dtype=np.float64),
+        RULES: np.array([_points(table.prompts[place]) for place in places], dtype=np.float64),
         ORACLE: gain,
     }
     members = np.unique(np.array([table.groups[place] for place in places]), return_inverse=True)[1]
     return Part(gain, by, members if unseen else None)
+
+
+def _points(text: str) -> int:
+    return sum(count for count, _ in points(traits_of(Request(id="", model=AUTO, prompt=text), text)))
 
 
 def _gains(parts: Sequence[Part], name: str) -> Doubles:

@@ -17,7 +17,7 @@
     0 or less: simple   1 to 2: medium   3 to 4: complex   5 or more: reasoning
 
 `reasoning_effort` high makes it "reasoning" whatever the points; a wanted quality of 0.95 or more goes one tier up, one of 0.5 or less one
-tier down. The points are a person's judgement and no probability: `benchmarks/router.py` says what they are worth.
+tier down. The points are a judgement made by hand and no probability; they were fitted to nothing.
 """
 
 from __future__ import annotations

@@ -79,10 +79,10 @@ def targets_of(scores: Floats) -> Floats:
 
 
 def splits(groups: Sequence[str], count: int, seed: int) -> list[tuple[Places, Places]]:
-    """Training and test places; whole groups are held out where there are enough of them."""
+    """Training and test places; whole groups are held out where there are two at least for each part."""
     rng = np.random.default_rng(seed)
     names, member = np.unique(np.array(groups), return_inverse=True)
-    units = member if len(names) >= count else np.arange(len(groups))
+    units = member if len(names) >= 2 * count else np.arange(len(groups))
     fold = (rng.permutation(int(units.max()) + 1) % count)[units]
     return [(np.flatnonzero(fold != part), np.flatnonzero(fold == part)) for part in range(count)]
 
@@ -113,12 +113,12 @@ def fit_platt(raw: Floats, targets: Floats) -> Floats:
     curves = []
     for values, wanted in zip(raw.T.astype(np.float64), targets.T.astype(np.float64), strict=True):
         design = np.stack([values, np.ones(len(values))], axis=1)
-        curve = np.array([1.0, 0.0])
-        for _ in range(25):
+        curve = np.array([4.0, -2.0])  # σ(4x − 2) is near x
+        for _ in range(50):
             likely = 1 / (1 + np.exp(-np.clip(design @ curve, -30, 30)))
             slope = design.T @ (likely - wanted) + 0.05 * curve
             bend = (design.T * (likely * (1 - likely) + 1e-6)) @ design + 0.05 * np.eye(2)
-            curve = curve - np.linalg.solve(bend, slope)
+            curve = curve - np.clip(np.linalg.solve(bend, slope), -2.0, 2.0)  # a whole step may overshoot for ever
         curves.append((max(curve[0], 0.0), curve[1]))
     return np.array(curves, dtype=np.float32).T
 

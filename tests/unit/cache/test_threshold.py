@@ -78,7 +78,7 @@ def test_lookups_that_find_nothing_are_not_saved_up_without_limit() -> None:
 def test_what_is_served_is_still_tried_now_and_then() -> None:
     thresholds, tally, rng = Thresholds(DELTA), Tally(), Random(4)
     sure = [thresholds.decide(tally, (), 6.5, rng.random()).action for _ in range(4000)]
-    assert 0.02 < sure.count("try") / len(sure) < 0.08
+    assert 0.01 < sure.count("try") / len(sure) < 0.04
 
 
 def test_an_entry_that_was_wrong_is_served_less_and_one_that_was_right_more() -> None:

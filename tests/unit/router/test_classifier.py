@@ -18,9 +18,10 @@ from penstock.core.types import Options
 from penstock.embed import open_vectors
 from penstock.router import Router, make_router
 from penstock.router.curve import Part, apgr, cpt, versus, worth
-from penstock.router.estimator import load
+from penstock.router.estimator import load, platt
 from penstock.router.evaluation import cross_validated
 from penstock.router.table import read_table
+from penstock.router.training import fit_platt, splits
 from tests.unit.router.asking import ROUTES, TWO, Prices, ask, decided
 
 PLACES = ("river", "city", "mountain", "village", "island", "forest", "harbour", "castle")
@@ -31,10 +32,17 @@ def rows(count: int, seed: int = 0) -> list[dict[str, object]]:
     rng = random.Random(seed)
     found: list[dict[str, object]] = []
     for number in range(count):
+        group = f"part {number % 12 // 2}"
         if number % 2:
-            prompt, group = f"What is {rng.randint(100, 999)} * {rng.randint(100, 999)} + {rng.randint(10, 99)}?", f"part {number % 12 // 2}"
+            prompt = (
+                f"What is {rng.randint(100, 999)} * {rng.randint(100, 999)} + {rng.randint(10, 99)}?",
+                f"part {number % 12 // 2}",
+            )
         else:
-            prompt, group = f"Tell me about the {rng.choice(PLACES)} called {rng.choice(PLACES)} number {number}", f"part {number % 12 // 2}"
+            prompt = (
+                f"Tell me about the {rng.choice(PLACES)} called {rng.choice(PLACES)} number {number}",
+                f"part {number % 12 // 2}",
+            )
         small = rng.random() < (0.05 if number % 2 else 0.95)
         found.append({"prompt": prompt, "model": "small", "score": float(small), "cost": 0.0001, "group": group})
         found.append({"prompt": prompt, "model": "large", "score": float(rng.random() < 0.96), "cost": 0.002, "group": group})
@@ -215,6 +223,23 @@ def test_csv_and_json_lines_are_the_same_table(tmp_path: Path) -> None:
     assert one.models == other.models == ("small", "large")  # from the cheapest to the dearest
     assert (one.prompts, one.digest, one.costs) == (other.prompts, other.digest, (0.1, 0.2))
     assert one.scores.tolist() == [[0.5, 1.0]]
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
+def test_estimates_become_probabilities_however_rare_success_is(share: float) -> None:
+    rng = np.random.default_rng(0)
+    likely = np.clip(share + 0.3 * rng.standard_normal(4000) * share * (1 - share), 0.001, 0.999)
+    right = (rng.random(4000) < likely).astype(np.float32)
+    raw = (likely + 0.2).astype(np.float32)  # off by as much everywhere
+    made = platt(raw[:, None], fit_platt(raw[:, None], right[:, None]))[:, 0]
+    assert made.mean() == pytest.approx(right.mean(), abs=0.002)
+    assert np.all(np.diff(made[np.argsort(raw)]) >= 0)
+
+
+def test_a_table_of_few_groups_is_not_learnt_by_leaving_out_a_third_of_the_world() -> None:
+    few = [f"cluster {number % 3}" for number in range(90)]
+    for train_at, _ in splits(few, 3, 0):
+        assert {few[place] for place in train_at} == set(few)
 
 
 def test_the_area_is_that_of_the_paper() -> None:

@@ -297,6 +297,46 @@ async def test_of_several_choices_the_least_confident_decides() -> None:
     assert one.said() == ["escalated"]
 
 
+async def test_of_several_whole_choices_the_least_confident_decides() -> None:
+    class Short(FakeUpstream):
+        """Its second choice has one token only, and short answers are not trusted here."""
+
+        async def stream(self, request: Request, route: Route, tab: Tab) -> AsyncGenerator[Event, None]:
+            async with aclosing(super().stream(request, route, tab)) as events:
+                async for event in events:
+                    if isinstance(event, Delta) and event.index == 1 and event.logprobs:
+                        event = replace(event, logprobs=event.logprobs[:1] if event.text == "One" else ())
+                    yield event
+
+    page = Page(Short(SURE, model="small"))
+    by_length = replace(BY_TOTAL, curves={"length": Curve((0.0, 1.5), (-3.0, 3.0))})
+    page.pipeline.dispatch._calibrations = {"small": by_length}  # type: ignore[attr-defined]
+    assert await page.text(ask(n=2)) == "BetBetterter"
+    assert page.ended.judgements[0].why == "confidence 0.047 < 0.800"
+
+
+async def test_what_a_broken_off_second_answer_used_is_not_the_first_ones() -> None:
+    page = Page(UNSURE, Script(hang_after=0))
+    task = asyncio.create_task(page.events(ask()))
+    while not page.large.open:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert page.ended.attempts[0].usage.completion_tokens > 0
+    assert page.ended.finish.usage.completion_tokens == 0
+
+
+@pytest.mark.parametrize(("tokens", "passes"), [(23, False), (24, True)])
+async def test_a_limit_of_tokens_must_cover_both_answers(tokens: int, passes: bool) -> None:
+    """Twice a prompt of two and an answer of ten."""
+    page = Page(SURE, admission=Limiter(MemoryCounters(600)))
+    principal = Principal(key_id="k", limits=Limits(tokens_per_minute=tokens))
+    finish = (await page.events(ask(principal=principal, sampling=Sampling(max_tokens=10))))[-1]
+    assert isinstance(finish, Finish)
+    assert (finish.failure is None) == passes
+
+
 async def test_tools_are_left_to_a_model_that_calls_them() -> None:
     class Calls(FakeUpstream):
         async def stream(self, request: Request, route: Route, tab: Tab) -> AsyncGenerator[Event, None]:
