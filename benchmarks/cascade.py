@@ -70,6 +70,10 @@ class Pass(Struct):
     def engine_s(self) -> float:
         return sum(answer.engine_s for answer in self.answers)
 
+    @property
+    def tokens(self) -> int:
+        return sum(attempt.usage.completion_tokens for answer in self.answers for attempt in answer.attempts)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -192,6 +196,7 @@ def report(given: argparse.Namespace, passes: tuple[Pass, Pass, Pass], trust: fl
         "cascade_engine_s": round(both.engine_s, 2),
         "small_engine_s": round(alone.engine_s, 2),
         "saved": round(1 - both.engine_s / larger.engine_s, 4),
+        "saved_at_alone_rates": round(1 - at_rates(both, alone, larger, name) / larger.engine_s, 4),
         "saved_if_10x": round(1 - priced(both, name) / priced(larger, name), 4),
         "small_tokens_before_stop": stopped(alone, both),
         "wall_s": {"small": round(alone.wall_s, 1), "large": round(larger.wall_s, 1), "cascade": round(both.wall_s, 1)},
@@ -208,6 +213,14 @@ def stopped(alone: Pass, both: Pass) -> float:
     pairs = [(one, two) for one, two in zip(alone.answers, both.answers, strict=True) if not two.kept]
     whole = sum(one.attempts[0].usage.completion_tokens for one, _ in pairs)
     return round(sum(two.attempts[0].usage.completion_tokens for _, two in pairs) / max(whole, 1), 4)
+
+
+def at_rates(both: Pass, alone: Pass, larger: Pass, small: str) -> float:
+    """Engine seconds of the cascade, were each model's token as fast as where it was asked alone: engines that share cores slow each
+    other down, and their seconds are by the clock."""
+    rates = {model is alone: model.engine_s / model.tokens for model in (alone, larger)}
+    attempts = [attempt for answer in both.answers for attempt in answer.attempts]
+    return sum(attempt.usage.completion_tokens * rates[attempt.route.model == small] for attempt in attempts)
 
 
 def priced(asked: Pass, small: str) -> int:

@@ -4,7 +4,8 @@
     python benchmarks/replay.py --trace FILE --prompts FOLDER --settings off all --requests 300
 
 A fresh server for each setting answers the same requests (see traffic.py) with the two built-in models, greedily, and every request
-asks for the model "auto": the larger one, or what the cascade makes of it. One row for each setting:
+asks for the model "auto": the larger one, or what the cascade makes of it; in "small" and "cascade shadow" the smaller one. One row for
+each setting:
 
     cost        dollars for a thousand requests, of the machine's price by the hour (--usd-per-hour), as the answers tell it
     ttft, e2e   seconds to the first token and to the last, median and 95th percentile of what was answered
@@ -57,6 +58,7 @@ SETTINGS = {  # name: (mode of the guard, of the cache, policy and mode of the r
     "cascade shadow": ("off", "off", "cascade", "shadow"),
     "all": ("on", "on", "cascade", "on"),
 }
+LED_TO_SMALL = ("small", "cascade shadow")  # a cascade in shadow weighs the answers of its first model only where that one gives them
 DEFAULT = [name for name in SETTINGS if name != "small"]
 CONFIG = """
 [server]
@@ -151,7 +153,7 @@ def toml(setting: str, port: int, args: argparse.Namespace, folder: Path) -> str
     small, large = args.names
     written = CONFIG.format(
         port=port, folder=folder / "data", usd=args.usd_per_hour, guard=guard, cache=cache, policy=policy, router=router,
-        small=args.small, large=args.large, small_name=small, large_name=large, auto=small if setting == "small" else large,
+        small=args.small, large=args.large, small_name=small, large_name=large, auto=small if setting in LED_TO_SMALL else large,
     )  # fmt: skip
     rules = (args.guards.read_text() if args.guards else GUARD) if guard != "off" else ""
     return written + rules + (args.config.read_text() if args.config else "")
@@ -235,7 +237,7 @@ def wilson(right: int, asked: int) -> tuple[float, float, float] | None:
         return None
     z, share = 1.96, right / asked
     middle, width = share + z * z / (2 * asked), z * math.sqrt(share * (1 - share) / asked + z * z / (4 * asked * asked))
-    return share, (middle - width) / (1 + z * z / asked), (middle + width) / (1 + z * z / asked)
+    return share, max(0.0, middle - width) / (1 + z * z / asked), (middle + width) / (1 + z * z / asked)
 
 
 def share_below(share: float, values: Iterable[float | None]) -> float | None:

@@ -84,8 +84,8 @@ class SemanticTier:
             verdict = verifier.judge(request.tenant, text, vector, candidates, self._chance())
         except TimeoutError:
             return Look(verdict=Verdict(action="pass", why=f"no vector within {EMBED_S:g} s"))
-        except Exception:  # noqa: BLE001 (said, once; an answer does not depend on it)
-            self._say_failed()
+        except Exception as error:  # noqa: BLE001 (said, once; an answer does not depend on it)
+            self._say_failed(error)
             return Look(verdict=Verdict(action="pass", why="the lookup failed; the server's log says why"))
         entry = None if verdict.place is None or verdict.action == "pass" else entries[verdict.place]
         return Look(verdict=verdict, scope=scope, vector=kept(vector), entry=entry)
@@ -106,8 +106,8 @@ class SemanticTier:
         try:
             await self._opened()
             vector = (await self._vectors.of([text]))[0]
-        except Exception:  # noqa: BLE001 (as above)
-            self._say_failed()
+        except Exception as error:  # noqa: BLE001 (as above)
+            self._say_failed(error)
             return b"", b""
         return scope_of(request, self._policy, self._vectors.digest), kept(vector)
 
@@ -141,7 +141,7 @@ class SemanticTier:
                 self._verifier = await asyncio.to_thread(self._open_verifier)
             return self._verifier
 
-    def _say_failed(self) -> None:
+    def _say_failed(self, error: Exception) -> None:
         if not self._failed:
-            log.error("the semantic cache does not answer", exc_info=True)
+            log.error("the semantic cache does not answer", exc_info=error)
             self._failed = True

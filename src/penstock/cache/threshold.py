@@ -41,7 +41,7 @@ Action = Literal["serve", "try", "pass"]
 
 TRIALS = 0.02  # share of what would be served that is computed nevertheless
 DOUBT = 10.0  # trials that it takes to half believe that the line promises too much
-MARGIN = 1.0  # standard deviations of a group's recalibration
+MARGIN = 1.5  # standard deviations of a group's recalibration
 WINDOW = 5_000  # lookups
 SPREAD = 0.7  # of entries' own log-odds about their group's
 PRIOR_SHIFT, PRIOR_SLOPE = 0.7, 0.15  # standard deviations of `a` and `b`: how far traffic may differ from what the pair model saw

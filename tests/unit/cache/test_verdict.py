@@ -82,10 +82,11 @@ def test_a_close_paraphrase_is_served_once_the_group_can_afford_it_and_tried_bef
 def test_what_one_group_saved_up_or_learned_is_not_anothers(verifier: Verifier) -> None:
     twin = Candidate("How can I boil an egg?", _vector(3, ASKED, 0.98))
     _settled(verifier, "one")
-    assert verifier.judge("one", "How do I boil an egg?", ASKED, [twin], 0.9).action == "serve"
+    verdict = verifier.judge("one", "How do I boil an egg?", ASKED, [twin], 0.9)
+    assert verdict.action == "serve"
     assert verifier.judge("two", "How do I boil an egg?", ASKED, [twin], 0.9).action == "try"
     for _ in range(300):
-        verifier.learn("one", 2.0, False)
+        verifier.learn("one", verdict.trust, False)
     _settled(verifier, "two")
     assert verifier.judge("one", "How do I boil an egg?", ASKED, [twin], 0.9).action == "try"
     assert verifier.judge("two", "How do I boil an egg?", ASKED, [twin], 0.9).action == "serve"
@@ -131,7 +132,7 @@ def test_errors_stay_below_delta_where_likeness_is_all_there_is() -> None:
     model = PairModel({name: np.array(row, np.float32) for name, row in {**weights, "apart": zeros, "alike": zeros}.items()})
     verifier = Verifier(model, Thresholds(0.02))
     hits = wrong = 0
-    for turn in range(3000):
+    for turn in range(1500):
         share = rng.random()
         right = rng.random() < 1 / (1 + np.exp(-(14 * share - 12)))
         verdict = verifier.judge(
@@ -141,5 +142,5 @@ def test_errors_stay_below_delta_where_likeness_is_all_there_is() -> None:
             hits, wrong = hits + 1, wrong + (not right)
         else:
             verifier.learn("t", verdict.trust, right)
-    assert wrong / 3000 <= 0.02
-    assert hits > 60
+    assert wrong / 1500 <= 0.02
+    assert hits > 30

@@ -17,7 +17,9 @@ def config(folder: Path, store: str) -> list[str]:
     return ["--config", str(path)]
 
 
-def test_answers_are_counted_and_forgotten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_answers_are_counted_and_forgotten(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_SERVER__DATA_DIR", str(tmp_path))
+
     async def fill() -> None:
         async with open_store("sqlite", tmp_path, "", lambda: 4e9) as store:
             for tenant in ("alice", "bob", "carol"):

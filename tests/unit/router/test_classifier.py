@@ -34,15 +34,9 @@ def rows(count: int, seed: int = 0) -> list[dict[str, object]]:
     for number in range(count):
         group = f"part {number % 12 // 2}"
         if number % 2:
-            prompt = (
-                f"What is {rng.randint(100, 999)} * {rng.randint(100, 999)} + {rng.randint(10, 99)}?",
-                f"part {number % 12 // 2}",
-            )
+            prompt = f"What is {rng.randint(100, 999)} * {rng.randint(100, 999)} + {rng.randint(10, 99)}?"
         else:
-            prompt = (
-                f"Tell me about the {rng.choice(PLACES)} called {rng.choice(PLACES)} number {number}",
-                f"part {number % 12 // 2}",
-            )
+            prompt = f"Tell me about the {rng.choice(PLACES)} called {rng.choice(PLACES)} number {number}"
         small = rng.random() < (0.05 if number % 2 else 0.95)
         found.append({"prompt": prompt, "model": "small", "score": float(small), "cost": 0.0001, "group": group})
         found.append({"prompt": prompt, "model": "large", "score": float(rng.random() < 0.96), "cost": 0.002, "group": group})
