@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 NEAREST = 5  # candidates of a lookup
 EMBED_S = 0.5  # vectors that take longer are done without
-MOST_QUOTED = 80  # characters of a stored question that a reason may quote
 
 
 class Look(Struct, frozen=True, kw_only=True):
@@ -41,12 +40,10 @@ class Look(Struct, frozen=True, kw_only=True):
 
     @property
     def why(self) -> str:
-        """In words. The entry is of the same scope, and so of the same tenant."""
+        """In words that quote no question: the ledger keeps them."""
         if self.entry is None:
             return self.verdict.why
-        text = " ".join(self.entry.text.split())
-        quoted = f'as "{text}"' if len(text) <= MOST_QUOTED else "as a stored question"
-        return f"{'means' if self.verdict.action == 'serve' else 'may mean'} the same {quoted}: {self.verdict.why}"
+        return f"{'means' if self.verdict.action == 'serve' else 'may mean'} the same as a stored question: {self.verdict.why}"
 
 
 class SemanticTier:

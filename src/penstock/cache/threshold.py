@@ -46,6 +46,7 @@ WINDOW = 5_000  # lookups
 SPREAD = 0.7  # of entries' own log-odds about their group's
 PRIOR_SHIFT, PRIOR_SLOPE = 0.7, 0.15  # standard deviations of `a` and `b`: how far traffic may differ from what the pair model saw
 LOWEST, HIGHEST, BINS = -5.0, 7.0, 48  # log-odds; what lies outside counts in the outer bins
+MOST_RISK = 1 / 3  # however full the purse: what is served is at least twice as likely right as wrong
 FROM = 0.0  # trust below which nothing is ever served: trials there say little about those that count, and are many
 MOST = 20_000  # lookups, and marks, before counts are halved
 PURSE_LOOKUPS = 2_000  # a purse never holds more than these many lookups have put in
@@ -112,7 +113,7 @@ class Thresholds:
         place = bin_of(bound)
         tally.risks[place] += 1
         serve, price = self._share(tally, place, risk)
-        if serve and risk > tally.purse and self._pooled:
+        if self._pooled and risk > min(tally.purse, MOST_RISK):
             serve = 0.0
         tau = 1 - serve * (1 - self._trials)
         if u < tau:

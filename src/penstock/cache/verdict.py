@@ -98,7 +98,7 @@ class Verifier:
             if best is None or trust > best[1]:
                 best = int(place), trust
         if best is None:
-            return None, 0.0, float(cosines.max()), f"differs in {why}"
+            return None, 0.0, float(cosines.max()), f"the nearest differs in {why.partition(':')[0]}"
         return best[0], best[1], float(cosines[best[0]]), ""
 
     def _tally(self, group: str) -> Tally:

@@ -66,7 +66,7 @@ def test_however_close_a_question_that_differs_is_never_served_and_the_reason_is
     for draw in range(50):
         verdict = verifier.judge("t", asked, ASKED, [twin], draw / 50)
         assert verdict.action == "pass"
-        assert verdict.why.startswith("differs in")
+        assert verdict.why.startswith("the nearest differs in")
 
 
 def test_a_close_paraphrase_is_served_once_the_group_can_afford_it_and_tried_before(verifier: Verifier) -> None:
