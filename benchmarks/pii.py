@@ -1,6 +1,6 @@
 """What the rule `pii` finds: precision and recall on labelled texts and on numbers made here, false alarms on plain prompts, time.
 
-    python benchmarks/pii.py --data ../shared/data/guardrails/presidio_pii --prompts ../shared/data/prompts
+    python benchmarks/pii.py --data FOLDER/presidio_pii --prompts PROMPTS
 
 A span counts as found when kind, beginning and end are all right. Intervals are Wilson's, 95 %.
 """

@@ -43,7 +43,7 @@ def penstock(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
 
 
-@pytest.mark.feature("exact cache", "explain", "killed")
+@pytest.mark.feature("exact cache", "explain")
 def test_a_hit_says_so_is_counted_cleared_and_outlives_a_kill(start: Callable[..., Server], tmp_path: Path) -> None:
     server = start(config=CONFIG)
     first, again = post(server, **ASK), post(server, **ASK)

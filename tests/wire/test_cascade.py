@@ -107,6 +107,7 @@ async def test_what_is_trusted_comes_from_the_small_model(tmp_path: Path) -> Non
     assert rows(tmp_path) == [("auto", "small", "answer", "stop")]
 
 
+@pytest.mark.feature("cascade", "ledger", "explain")
 async def test_what_is_not_trusted_comes_from_the_large_one_and_both_are_in_the_ledger(tmp_path: Path) -> None:
     async with gateway(tmp_path, DOUBTED) as here:
         answer = await here.ask(logprobs=True, top_logprobs=2)
@@ -123,6 +124,7 @@ async def test_what_is_not_trusted_comes_from_the_large_one_and_both_are_in_the_
     assert float(explained["cost_usd"]) == pytest.approx((3 + 1 + 30 + 40) / 1e6)
 
 
+@pytest.mark.feature("cascade", "streaming")
 async def test_a_stream_holds_only_what_was_accepted(tmp_path: Path) -> None:
     async with gateway(tmp_path, DOUBTED) as here:
         answer = await here.http.post(CHAT, json=ASK | {"stream": True})
@@ -161,6 +163,7 @@ async def test_a_calibration_of_something_else_is_refused(tmp_path: Path) -> Non
             pass
 
 
+@pytest.mark.feature("voting", "ledger", "explain")
 async def test_a_vote_gives_one_choice_and_bills_all(tmp_path: Path) -> None:
     async with gateway(tmp_path, KEPT) as here:
         answer = await here.ask(model="large", penstock={"samples": 3, "choose": "majority", "explain": True})
@@ -179,6 +182,7 @@ async def test_what_does_not_go_with_samples_is_refused_by_name(tmp_path: Path) 
         assert refused.json()["error"]["param"] == "n"
 
 
+@pytest.mark.feature("cascade", "continuous batching")
 async def test_requests_at_the_same_time_do_not_meet(tmp_path: Path) -> None:
     async with gateway(tmp_path, KEPT) as here:
         answers = await asyncio.gather(*(here.ask() for _ in range(8)))

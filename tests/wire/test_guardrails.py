@@ -141,7 +141,7 @@ async def test_an_answer_is_cut_off_in_the_middle(guarded: Guarded) -> None:
     assert (text.choices[0].text, text.choices[0].finish_reason) == ("Hello. The ", "content_filter")
 
 
-@pytest.mark.feature("guardrails", "anthropic")
+@pytest.mark.feature("guardrails", "Messages")
 async def test_an_answer_is_cut_off_for_anthropics_clients(guarded: Guarded) -> None:
     guarded.answers("Hello. ", "The code", "word sw", "ordfish", " is old.", thoughts=("I know",))
     async with guarded.anthropic() as client:
@@ -154,7 +154,7 @@ async def test_an_answer_is_cut_off_for_anthropics_clients(guarded: Guarded) -> 
         assert message.content[1].text == "Hello. The "
 
 
-@pytest.mark.feature("guardrails", "responses")
+@pytest.mark.feature("guardrails", "Responses")
 async def test_an_answer_is_cut_off_for_the_responses_api(guarded: Guarded) -> None:
     guarded.answers("Hello. ", "The code", "word sw", "ordfish")
     async with guarded.openai() as client:
@@ -224,7 +224,7 @@ async def test_a_dry_run_is_told_and_changes_nothing(guarded: Guarded) -> None:
     assert [(one["action"], one["shadow"]) for one in told] == [("refuse", True), ("refuse", True)]
 
 
-@pytest.mark.feature("guardrails", "disconnects")
+@pytest.mark.feature("guardrails", "disconnect")
 async def test_a_client_that_leaves_ends_a_stream_that_is_held_back(guarded: Guarded) -> None:
     guarded.answers("Now: ", "codeword sword", "x", hang_after=2)
     headers = {"authorization": f"Bearer {guarded.keys['eve']}"}

@@ -80,7 +80,7 @@ async def test_a_classifier_that_was_trained_here_routes_what_is_asked_here(tmp_
     assert told["scores"][0] == judgement["score"] > 0.8
 
 
-@pytest.mark.feature("routing policies", "shadow mode")
+@pytest.mark.feature("routing policies", "shadow")
 async def test_rules_in_shadow_are_told_and_change_nothing(tmp_path: Path) -> None:
     async with gateway(tmp_path, policy="rules", mode="shadow") as http:
         answer = await post(http, "Prove step by step that x^2 = 2 has no rational solution")

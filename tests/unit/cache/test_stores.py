@@ -272,7 +272,7 @@ async def _all_are_whole(store: Store) -> int:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
-@pytest.mark.feature("answer cache", "killed")
+@pytest.mark.feature("exact cache")
 async def test_a_killed_process_leaves_whole_answers(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     url = request.getfixturevalue("redis_url") if kind == "redis" else ""
     spawning = multiprocessing.get_context("spawn")
@@ -289,7 +289,7 @@ async def test_a_killed_process_leaves_whole_answers(kind: str, tmp_path: Path, 
         assert await _all_are_whole(store) == 50
 
 
-@pytest.mark.feature("answer cache", "Redis", "killed")
+@pytest.mark.feature("exact cache", "Redis")
 async def test_a_killed_redis_has_whole_answers_or_none(durable_redis: RedisServer, tmp_path: Path) -> None:
     async with open_store("redis", tmp_path, durable_redis.url, time.time) as inner:
         store = ForgivingStore(inner, 1.0)

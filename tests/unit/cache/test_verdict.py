@@ -7,6 +7,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from penstock.cache.pairs import BUCKETS, NUM_FEATURES, Floats, PairModel, features
 from penstock.cache.reading import read
@@ -18,9 +19,9 @@ from penstock.core.errors import LoadError
 DIMENSIONS = 384
 
 
-def _vector(seed: int, near: Floats | None = None, share: float = 0.0) -> Floats:
+def _vector(seed: int, near: Floats | None = None, share: float = 0.0, dimensions: int = DIMENSIONS) -> Floats:
     """A unit vector; with `near`, one whose cosine to it is about `share`."""
-    drawn = np.random.default_rng(seed).normal(size=DIMENSIONS)
+    drawn = np.random.default_rng(seed).normal(size=dimensions)
     drawn /= np.linalg.norm(drawn)
     mixed = drawn if near is None else share * near + np.sqrt(1 - share**2) * drawn
     return np.asarray(mixed / np.linalg.norm(mixed), dtype=np.float32)
@@ -103,10 +104,12 @@ def test_of_several_candidates_the_surest_is_taken(verifier: Verifier) -> None:
 
 @pytest.mark.parametrize("encoder", ["all-minilm-l6-v2", "static-minilm"])
 def test_each_encoder_ships_weights_by_which_closer_is_surer(encoder: str) -> None:
+    dimensions = load_file(WEIGHTS / f"{encoder}.safetensors")["apart"].size
+    asked = _vector(0, dimensions=dimensions)
     model = PairModel.load(WEIGHTS, encoder)
     one, other = read("How do I boil an egg?"), read("How can I boil an egg?")
-    far = float(np.mean([model.trust(one, other, ASKED, _vector(seed, ASKED, 0.5)) for seed in range(9)]))
-    close = float(np.mean([model.trust(one, other, ASKED, _vector(seed, ASKED, 0.97)) for seed in range(9)]))
+    far = float(np.mean([model.trust(one, other, asked, _vector(seed, asked, 0.5, dimensions)) for seed in range(9)]))
+    close = float(np.mean([model.trust(one, other, asked, _vector(seed, asked, 0.97, dimensions)) for seed in range(9)]))
     assert close > far + 1
 
 

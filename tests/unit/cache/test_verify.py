@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.minimal_pairs import template_pairs
 from penstock.cache.reading import read, stem
 from penstock.cache.verify import differences
 
@@ -101,3 +102,8 @@ def test_the_words_of_other_languages_are_not_taken_for_english() -> None:
 )
 def test_forms_of_one_word_have_one_stem(one: str, other: str) -> None:
     assert stem(one) == stem(other)
+
+
+def test_every_minimal_pair_of_the_benchmarks_templates_is_told_apart_and_no_paraphrase() -> None:
+    for pair in template_pairs():
+        assert bool(differences(pair.text_b, pair.text_a)) is not pair.same, pair

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.app.calibration import weights_digest
 from penstock.core.config import RouterSettings
 from penstock.core.errors import ConfigError, UserError
 from penstock.core.types import TokenLogprob, TopLogprob
+from penstock.files.locate import BUILTIN
 from penstock.router.calibrate import Graded, Names, area, calibrate, targets
 from penstock.router.confidence import (
     FALLING,
@@ -183,3 +185,9 @@ def test_the_built_in_calibration_is_found_by_what_was_loaded() -> None:
     assert "penstock-mini" in known
     found = calibrations(RouterSettings(), {"tiny": "penstock-mini", "other": "somewhere"})
     assert found == {"tiny": known["penstock-mini"]}
+
+
+def test_the_built_in_calibration_is_that_of_the_weights_beside_it() -> None:
+    """Other weights have other confidences: `python -m training.cascade` makes the file anew."""
+    known = builtin_calibrations()["penstock-mini"]
+    assert known.digest == weights_digest(BUILTIN["penstock-mini"] / "model.safetensors")

@@ -160,6 +160,7 @@ async def test_it_is_stopped_as_soon_as_it_cannot_recover() -> None:
 
 @pytest.mark.parametrize("wanted", [None, 0, 2, 7])
 @pytest.mark.parametrize("small", [SURE, UNSURE])
+@pytest.mark.feature("cascade", "logprobs")
 async def test_the_client_gets_the_log_probabilities_that_it_asked_for(wanted: int | None, small: Script) -> None:
     page = Page(small)
     events = await page.events(ask(sampling=Sampling(logprobs=wanted)))
@@ -168,6 +169,7 @@ async def test_the_client_gets_the_log_probabilities_that_it_asked_for(wanted: i
     assert widths == {wanted}
 
 
+@pytest.mark.feature("cascade", "streaming")
 async def test_nothing_is_sent_before_the_answer_is_trusted() -> None:
     page = Page(Script(pieces=("One", " two"), logprobs=(-0.0001,), hang_after=1))
     async with aclosing(page.pipeline.run(ask())) as events:
@@ -185,6 +187,7 @@ async def test_nothing_is_sent_before_the_answer_is_trusted() -> None:
         (Script(pieces=("One", " two"), logprobs=(-0.0001,), error=UpstreamFailed("cut"), error_after=1), "'small' failed: cut"),
     ],
 )
+@pytest.mark.feature("cascade", "retries")
 async def test_a_first_model_that_fails_is_escalated(script: Script, why: str) -> None:
     page = Page(script)
     assert await page.text(ask()) == "Better"
@@ -257,6 +260,7 @@ async def test_a_second_answer_that_breaks_off_stays_broken() -> None:
 
 
 @pytest.mark.parametrize("at", ["first", "second"])
+@pytest.mark.feature("cascade", "disconnect")
 async def test_a_client_that_leaves_leaves_nothing_open(at: str) -> None:
     page = Page(Script(hang_after=1) if at == "first" else UNSURE, Script(hang_after=1))
     task = asyncio.create_task(page.events(ask()))
@@ -297,6 +301,7 @@ async def test_of_several_choices_the_least_confident_decides() -> None:
     assert one.said() == ["escalated"]
 
 
+@pytest.mark.feature("cascade", "n choices")
 async def test_of_several_whole_choices_the_least_confident_decides() -> None:
     class Short(FakeUpstream):
         """Its second choice has one token only, and short answers are not trusted here."""
@@ -328,6 +333,7 @@ async def test_what_a_broken_off_second_answer_used_is_not_the_first_ones() -> N
 
 
 @pytest.mark.parametrize(("tokens", "passes"), [(23, False), (24, True)])
+@pytest.mark.feature("cascade", "rate limits")
 async def test_a_limit_of_tokens_must_cover_both_answers(tokens: int, passes: bool) -> None:
     """Twice a prompt of two and an answer of ten."""
     page = Page(SURE, admission=Limiter(MemoryCounters(600)))
@@ -337,6 +343,7 @@ async def test_a_limit_of_tokens_must_cover_both_answers(tokens: int, passes: bo
     assert (finish.failure is None) == passes
 
 
+@pytest.mark.feature("cascade", "tools")
 async def test_tools_are_left_to_a_model_that_calls_them() -> None:
     class Calls(FakeUpstream):
         async def stream(self, request: Request, route: Route, tab: Tab) -> AsyncGenerator[Event, None]:
@@ -350,6 +357,7 @@ async def test_tools_are_left_to_a_model_that_calls_them() -> None:
 
 
 @pytest.mark.parametrize(("small", "said"), [(SURE, "kept"), (UNSURE, "escalated")])
+@pytest.mark.feature("cascade", "shadow", "streaming")
 async def test_in_shadow_the_first_answer_streams_and_what_would_have_been_is_written_down(small: Script, said: str) -> None:
     page = Page(small)
     page.router.escalation = replace(page.router.escalation, shadow=True)
@@ -370,6 +378,7 @@ async def test_in_shadow_the_first_piece_waits_for_nothing() -> None:
 
 
 @pytest.mark.parametrize(("budget", "passes"), [("1.09", False), ("1.10", True)])
+@pytest.mark.feature("cascade", "budgets")
 async def test_a_budget_must_cover_both_answers(budget: str, passes: bool) -> None:
     """Ten tokens of each: ten cents and a dollar."""
     page = Page(SURE, admission=Limiter(MemoryCounters(600)))
@@ -379,6 +388,7 @@ async def test_a_budget_must_cover_both_answers(budget: str, passes: bool) -> No
     assert (finish.failure is None) == passes
 
 
+@pytest.mark.feature("cascade", "voting")
 async def test_samples_are_weighed_by_the_answer_that_was_chosen() -> None:
     page = Page(SURE)
     assert await page.text(ask(options=Options(samples=3))) == "One two"

@@ -84,6 +84,7 @@ def ask(**fields: object) -> Request:
     return Request(**{"id": "r", "model": "fake", "prompt": "Hi", "options": Options(samples=3), **fields})  # type: ignore[arg-type]
 
 
+@pytest.mark.feature("voting", "n choices", "sampling")
 async def test_the_final_answer_that_most_share_wins_and_all_are_paid_for() -> None:
     voted = await Voted(Several(("It is 7.", -0.01), ("So x = 42", -0.5), ("2 * 21 = 42.", -0.1))).run()
     assert voted.text == "2 * 21 = 42."
@@ -122,6 +123,7 @@ async def test_what_was_cut_off_has_no_vote_unless_everything_was() -> None:
     assert (cut.text, cut.finish.reason) == ("7", "length")
 
 
+@pytest.mark.feature("voting", "logprobs")
 async def test_log_probabilities_that_were_asked_for_are_those_of_the_answer_given() -> None:
     voted = await Voted(Several(("a", -0.5), ("b", -0.1), ("b", -0.2)), sampling=Sampling(logprobs=0)).run()
     (delta, _) = [event for event in voted.events if isinstance(event, Delta)]
