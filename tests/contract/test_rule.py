@@ -9,7 +9,7 @@ import asyncio
 import os
 
 import pytest
-from guards import chat
+from guarded import chat
 from msgspec import Struct
 from msgspec.structs import replace
 

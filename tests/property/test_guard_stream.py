@@ -6,7 +6,7 @@ import os
 import re
 
 import pytest
-from guards import chat, guard_of, heard, spoken, texts
+from guarded import chat, guard_of, heard, spoken, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from guards import guard_of, heard, texts
+from guarded import guard_of, heard, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

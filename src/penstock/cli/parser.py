@@ -170,7 +170,7 @@ def _router(parser: Parser) -> None:
             out = Path("router.safetensors")
             action.add_argument("--out", type=Path, default=out, metavar="FILE", help=f"(default: {out})")
         else:
-            action.add_argument("--classifier", type=Path, metavar="FILE", help="a trained file (default: one for each part, from the rest)")
+            action.add_argument("--classifier", type=Path, metavar="FILE", help="a trained file (default: one per part, from the rest)")
             action.add_argument("--weak", metavar="MODEL", help="of the table (default: the cheapest)")
             action.add_argument("--strong", metavar="MODEL", help="of the table (default: the dearest)")
     summary = "learn how far a cascade may trust a model"

@@ -5,7 +5,11 @@
     CPT    call-performance threshold: the least share of strong calls that recovers so much of the gap
 
 (Ong et al. 2024, "RouteLLM".) A score says how much a request gains from the strong model; equal scores are sent in no order.
-Intervals and p-values are by bootstrap over prompts, or over whole groups of them where those are what is unseen.
+Over several parts, each with a router and a ranking of its own, what is gained in all of them is divided by the gap of all of them: a
+part in which both models are nearly equal, whose own ratio means little, has little say.
+
+Intervals and p-values are by bootstrap over prompts, or over whole groups of them where those are what is unseen. A group that is
+in several parts (of several partitions of one table) is drawn once for all of them: testing it again is no new evidence.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from numpy.typing import NDArray
 Doubles = NDArray[np.float64]
 
 ROUNDS = 1000
+GRID: Doubles = np.linspace(0, 1, 1001)  # shares of strong calls
 
 
 class Part(Struct, frozen=True):
@@ -26,7 +31,7 @@ class Part(Struct, frozen=True):
 
     gain: Doubles
     scores: dict[str, Doubles]  # of each router, by its name
-    groups: NDArray[np.int64] | None = None  # what is drawn as a whole; None: each prompt by itself
+    groups: NDArray[np.int64] | None = None  # what is drawn as a whole, numbered over all parts; None: each prompt by itself
 
 
 class Worth(Struct, frozen=True):
@@ -48,88 +53,97 @@ class Versus(Struct, frozen=True):
     p: float
 
 
-def apgr(score: Doubles, gain: Doubles, weights: Doubles | None = None) -> float:
-    """The area; nan where the strong model is no better. `weights` say how often each prompt counts."""
-    shares, recovered = curve(score, gain, weights)
-    return float(np.trapezoid(recovered, shares))
+def apgr(score: Doubles, gain: Doubles) -> float:
+    """The area; nan where the strong model is no better."""
+    total = float(gain.sum())
+    return float(np.trapezoid(*gained(score, gain)[::-1])) / total if total > 0 else float("nan")
 
 
-def curve(score: Doubles, gain: Doubles, weights: Doubles | None = None) -> tuple[Doubles, Doubles]:
-    """Shares of strong calls, rising from 0 to 1, and the gap that each recovers."""
+def gained(score: Doubles, gain: Doubles) -> tuple[Doubles, Doubles]:
+    """Shares of strong calls, rising from 0 to 1, and what all prompts together gain by each."""
     order = np.argsort(-score, kind="stable")
-    weights = np.ones(len(score)) if weights is None else weights[order]
-    ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))  # equal scores are one straight stretch
-    calls, gained = np.cumsum(weights)[ends], np.cumsum(weights * gain[order])[ends]
-    total = gained[-1] if gained[-1] > 0 else np.nan
-    return np.append(0.0, calls / calls[-1]), np.append(0.0, gained / total)
+    ends = _ends(score[order])
+    shares, sums = (ends + 1) / len(score), np.cumsum(gain[order])[ends]
+    return np.append(0.0, shares), np.append(0.0, sums)
+
+
+def curve(parts: Sequence[Part], name: str, shares: Doubles) -> Doubles:
+    """What a prompt gains on average at each share of strong calls: [len(shares)]"""
+    sums = sum((np.interp(shares, *gained(part.scores[name], part.gain)) for part in parts), np.zeros(len(shares)))
+    return np.asarray(sums / sum(len(part.gain) for part in parts))
 
 
 def cpt(score: Doubles, gain: Doubles, wanted: float) -> float | None:
-    """The least share of strong calls that recovers `wanted` of the gap."""
-    shares, recovered = curve(score, gain)
-    reached = np.flatnonzero(recovered >= wanted)
-    if not len(reached):
-        return None
-    place = int(reached[0])
-    before, after = recovered[place - 1], recovered[place]
-    return float(shares[place - 1] + (shares[place] - shares[place - 1]) * (wanted - before) / (after - before))
+    """The least share of strong calls that recovers `wanted` of the gap, to a thousandth; None: never."""
+    return _least(curve([Part(gain, {"": score})], "", GRID), wanted)
+
+
+def _least(gains: Doubles, wanted: float) -> float | None:
+    """Of what is gained at each share of GRID."""
+    reached = np.flatnonzero(gains >= wanted * gains[-1] - 1e-12)
+    return float(GRID[reached[0]]) if gains[-1] > 0 and len(reached) else None
 
 
 def worth(parts: Sequence[Part], rounds: int = ROUNDS, seed: int = 0) -> dict[str, Worth]:
-    """Of each router: means over the parts."""
-    drawn = _bootstrap(parts, rounds, seed)
-    return {
-        name: Worth(
-            apgr=_mean([apgr(part.scores[name], part.gain) for part in parts]) or 0.0,
-            low=float(np.nanquantile(drawn[name], 0.025)),
-            high=float(np.nanquantile(drawn[name], 0.975)),
-            cpt50=_mean([cpt(part.scores[name], part.gain, 0.5) for part in parts]),
-            cpt80=_mean([cpt(part.scores[name], part.gain, 0.8) for part in parts]),
-        )
-        for name in parts[0].scores
-    }
+    """Of each router, over all parts."""
+    drawn = _bootstrap(parts, tuple(parts[0].scores), rounds, seed)
+    found = {}
+    for name, areas in drawn.items():
+        low, high = np.nanquantile(areas, (0.025, 0.975))
+        gains = curve(parts, name, GRID)
+        found[name] = Worth(_over(parts, name), float(low), float(high), _least(gains, 0.5), _least(gains, 0.8))
+    return found
 
 
 def versus(parts: Sequence[Part], one: str, other: str, rounds: int = ROUNDS, seed: int = 0) -> Versus:
     """`one` against `other` on the same draws."""
-    drawn = _bootstrap(parts, rounds, seed)
+    drawn = _bootstrap(parts, (one, other), rounds, seed)
     more = drawn[one] - drawn[other]
-    seen = _mean([apgr(part.scores[one], part.gain) - apgr(part.scores[other], part.gain) for part in parts]) or 0.0
-    p = (1 + float(np.sum(more <= 0))) / (1 + rounds)
-    return Versus(seen, float(np.nanquantile(more, 0.025)), float(np.nanquantile(more, 0.975)), p)
+    low, high = np.nanquantile(more, (0.025, 0.975))
+    p = (1 + float(np.sum(~(more > 0)))) / (1 + rounds)
+    return Versus(_over(parts, one) - _over(parts, other), float(low), float(high), p)
 
 
-def _bootstrap(parts: Sequence[Part], rounds: int, seed: int) -> dict[str, Doubles]:
-    """The mean area of each router in each round: [rounds]."""
+def _over(parts: Sequence[Part], name: str) -> float:
+    """The area of one router over all parts."""
+    areas = [float(np.trapezoid(*gained(part.scores[name], part.gain)[::-1])) for part in parts]
+    total = sum(float(part.gain.sum()) for part in parts)
+    return sum(areas) / total if total > 0 else float("nan")
+
+
+def _bootstrap(parts: Sequence[Part], names: Sequence[str], rounds: int, seed: int) -> dict[str, Doubles]:
+    """The area of each router in each round: [rounds]. A round whose prompts gain nothing at all is nan."""
     rng = np.random.default_rng(seed)
-    areas: dict[str, Doubles] = {name: np.zeros(rounds) for name in parts[0].scores}
+    grouped = [part.groups for part in parts if part.groups is not None]
+    drawn = _draws(1 + max(int(groups.max()) for groups in grouped), rounds, rng) if grouped else None
+    areas: dict[str, Doubles] = {name: np.zeros(rounds) for name in names}
+    total = np.zeros(rounds)
     for part in parts:
-        weights = _draws(part, rounds, rng)
-        for name, score in part.scores.items():
-            areas[name] += _areas(score, part.gain, weights) / len(parts)
-    return areas
+        weights = drawn[:, part.groups] if drawn is not None and part.groups is not None else _draws(len(part.gain), rounds, rng)
+        total += weights @ part.gain
+        for name in names:
+            areas[name] += _areas(part.scores[name], part.gain, weights)
+    total[total <= 0] = np.nan
+    return {name: made / total for name, made in areas.items()}
 
 
-def _draws(part: Part, rounds: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """[rounds, n]: how often each prompt was drawn, with its group."""
-    groups = np.arange(len(part.gain)) if part.groups is None else np.unique(part.groups, return_inverse=True)[1]
-    count = int(groups.max()) + 1
-    drawn = rng.multinomial(count, np.full(count, 1 / count), size=rounds).astype(np.float32)
-    return np.asarray(drawn[:, groups], dtype=np.float32)
+def _draws(count: int, rounds: int, rng: np.random.Generator) -> Doubles:
+    """[rounds, count]: how often each was drawn."""
+    return rng.multinomial(count, np.full(count, 1 / count), size=rounds).astype(np.float64)
 
 
-def _areas(score: Doubles, gain: Doubles, weights: NDArray[np.float32]) -> Doubles:
+def _areas(score: Doubles, gain: Doubles, weights: Doubles) -> Doubles:
+    """The area under what is gained, with each prompt as often as it was drawn: [rounds]"""
     order = np.argsort(-score, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
-    weighed = weights[:, order].astype(np.float64)
+    ends = _ends(score[order])
+    weighed = weights[:, order]
     calls = np.cumsum(weighed, axis=1)[:, ends]
-    gained = np.cumsum(weighed * gain[order], axis=1)[:, ends]
-    total = np.where(gained[:, -1] > 0, gained[:, -1], np.nan)
-    steps = np.diff(calls, axis=1, prepend=0.0) / calls[:, -1:]
-    heights = gained + np.concatenate([np.zeros((len(gained), 1)), gained[:, :-1]], axis=1)
-    return np.asarray((steps * heights).sum(axis=1) / 2 / total)
+    sums = np.cumsum(weighed * gain[order], axis=1)[:, ends]
+    steps = np.diff(calls, axis=1, prepend=0.0) / np.maximum(calls[:, -1:], 1.0)
+    sums[:, 1:] += sums[:, :-1].copy()
+    return np.asarray(np.einsum("rn,rn->r", steps, sums) / 2)
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
+def _ends(ranked: Doubles) -> NDArray[np.intp]:
+    """The last place of each run of equal scores: they are one straight stretch."""
+    return np.flatnonzero(np.append(np.diff(ranked) != 0, True))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from penstock.core.errors import UserError
 from penstock.core.types import Request
@@ -15,11 +14,11 @@ from penstock.router.estimator import Estimator, Prompts
 from penstock.router.fixed import AUTO
 from penstock.router.rules import points
 from penstock.router.table import Table
-from penstock.router.training import Encoder, splits, train
+from penstock.router.training import Encoder, Places, splits, train
 from penstock.router.traits import traits_of
 
-Doubles = NDArray[np.float64]
 Told = Callable[[str], None]
+Fold = tuple[Places, Places]  # of the prompts that are learnt from, and of those that are tested
 
 FOLDS = 5
 OWN, RANDOM, LENGTH, RULES, ORACLE = "classifier", "random", "length only", "rules", "oracle"
@@ -39,33 +38,43 @@ def judged(table: Table, given: Prompts, estimator: Estimator) -> Part:
     return _part(table, given, estimator, np.arange(len(table.prompts)), unseen=False)
 
 
-def cross_validated(
-    table: Table, given: Prompts, *, unseen: bool, folds: int = FOLDS, seed: int = 0, told: Told | None = None
-) -> Iterator[Part]:
-    """One part for each fold, by an estimator trained on the others; with `unseen` whole groups are held out.
+def held_out(table: Table, *, unseen: bool, folds: int = FOLDS, seed: int = 0) -> list[Fold]:
+    """One partition of the table: what is learnt from and what is tested; with `unseen` whole groups are.
 
     Raises UserError where there are too few groups.
     """
     if unseen and len(set(table.groups)) < 2 * folds:
         hint = 'give rows a "group": a subject, a task, a customer'
         raise UserError(f"the table has {len(set(table.groups))} groups, {2 * folds} at least can be tested unseen", hint=hint)
-    groups = table.groups if unseen else [""] * len(table.groups)
-    for number, (train_at, test_at) in enumerate(splits(groups, folds, seed), 1):
-        estimator = train(table.only(train_at), given.only(train_at), Encoder(), seed)
-        part = _part(table, given, estimator, test_at, unseen=unseen)
+    return splits(table.groups if unseen else [""] * len(table.groups), folds, seed)
+
+
+def tested(table: Table, given: Prompts, fold: Fold, *, unseen: bool, seed: int = 0) -> Part:
+    """A classifier that learnt from one part of the table, on the other."""
+    train_at, test_at = fold
+    estimator = train(table.only(train_at), given.only(train_at), Encoder(), seed)
+    return _part(table, given, estimator, test_at, unseen=unseen)
+
+
+def cross_validated(
+    table: Table, given: Prompts, *, unseen: bool, folds: int = FOLDS, seed: int = 0, told: Told | None = None
+) -> Iterator[Part]:
+    """One part for each fold of a partition. Raises UserError where there are too few groups."""
+    for number, fold in enumerate(held_out(table, unseen=unseen, folds=folds, seed=seed), 1):
+        part = tested(table, given, fold, unseen=unseen, seed=seed)
         if told is not None:
             kind = "unseen groups" if unseen else "unseen prompts"
-            told(f"{kind}, fold {number} of {folds}: {len(train_at):,} learnt, {len(test_at):,} tested")
+            told(f"{kind}, fold {number} of {folds}: {len(fold[0]):,} learnt, {len(fold[1]):,} tested")
         yield part
 
 
 def report(table: Table, parts: Sequence[Part]) -> Report:
     weak = float(table.scores[:, 0].mean())
-    curves = {name: [weak + gain for gain in _gains(parts, name)] for name in parts[0].scores}
+    curves = {name: [weak + float(gain) for gain in curve(parts, name, np.array(SHARES))] for name in parts[0].scores}
     return Report(worth(parts), versus(parts, OWN, LENGTH), curves)
 
 
-def _part(table: Table, given: Prompts, estimator: Estimator, places: NDArray[np.int64], *, unseen: bool) -> Part:
+def _part(table: Table, given: Prompts, estimator: Estimator, places: Places, *, unseen: bool) -> Part:
     scores = table.scores[places].astype(np.float64)
     gain = scores[:, 1] - scores[:, 0]
     score = estimator.estimate(given.only(places)).score
@@ -77,18 +86,10 @@ def _part(table: Table, given: Prompts, estimator: Estimator, places: NDArray[np
         RULES: np.array([_points(table.prompts[place]) for place in places], dtype=np.float64),
         ORACLE: gain,
     }
-    members = np.unique(np.array([table.groups[place] for place in places]), return_inverse=True)[1]
+    members = np.unique(np.array(table.groups), return_inverse=True)[1][places]
     return Part(gain, by, members if unseen else None)
 
 
 def _points(text: str) -> int:
     return sum(count for count, _ in points(traits_of(Request(id="", model=AUTO, prompt=text), text)))
 
-
-def _gains(parts: Sequence[Part], name: str) -> Doubles:
-    """At each of SHARES, what is gained over the weak model by a request: [len(SHARES)]"""
-    found = []
-    for part in parts:
-        shares, recovered = curve(part.scores[name], part.gain)
-        found.append(np.interp(SHARES, shares, recovered) * part.gain.mean())
-    return np.asarray(np.mean(found, axis=0))

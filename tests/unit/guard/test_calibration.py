@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from guards import chat, guard_of
+from guarded import chat, guard_of
 
 from penstock.cli import main
 from penstock.core.config import RuleSettings

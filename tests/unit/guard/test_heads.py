@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from guards import chat, guard_of, heard
+from guarded import chat, guard_of, heard
 
 from penstock.core.config import RuleSettings
 from penstock.core.errors import ConfigError, LoadError

@@ -6,7 +6,7 @@ import base64
 from contextlib import aclosing
 
 import pytest
-from guards import Broken, Shouting, chat, enforcing, guard_of
+from guarded import Broken, Shouting, chat, enforcing, guard_of
 from msgspec.structs import replace
 
 from penstock.core.config import RuleSettings
@@ -193,7 +193,7 @@ async def test_a_rule_of_ones_own_is_found_by_its_entry_point(tmp_path, monkeypa
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: loud\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[penstock.rules]\nloud = loud_rule:make\n")
-    (tmp_path / "loud_rule.py").write_text("from guards import Shouting\n\ndef make(settings, means):\n    return Shouting()\n")
+    (tmp_path / "loud_rule.py").write_text("from guarded import Shouting\n\ndef make(settings, means):\n    return Shouting()\n")
     monkeypatch.syspath_prepend(tmp_path)
     checked, _ = await check(guard_of(RuleSettings(kind="loud", action="redact", budget_s=10.0)), chat("HELLO there"))
     assert contents(checked) == ["[LOUD_1] there"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from guards import chat, guard_of
+from guarded import chat, guard_of
 
 from penstock.core.config import RuleSettings
 from penstock.core.types import Message, Request

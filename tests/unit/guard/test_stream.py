@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 
 import pytest
-from guards import Broken, Shouting, chat, enforcing, guard_of, heard, spoken, texts
+from guarded import Broken, Shouting, chat, enforcing, guard_of, heard, spoken, texts
 from msgspec.structs import replace
 
 from penstock.core.config import RuleSettings
