@@ -25,6 +25,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import numpy as np
+from figures import wilson
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -231,10 +232,8 @@ def priced(asked: Pass, small: str) -> int:
 
 def share(values: np.ndarray) -> list[float]:
     """A share and Wilson's interval."""
-    n, z = max(len(values), 1), 1.96
-    p = float(values.sum()) / n
-    centre, half = p + z * z / (2 * n), z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-    return [round(value, 4) for value in (p, (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n))]
+    right, n = int(values.sum()), len(values)
+    return [round(value, 4) for value in (right / max(n, 1), *wilson(right, n))]
 
 
 def resampled(statistic: Callable[[np.ndarray], float], count: int) -> list[float]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+from figures import auc, ranks
 from numpy.typing import NDArray
 
 from penstock.embed import TextVectors, open_vectors
@@ -53,7 +54,7 @@ def compared(name: str, pairs: Sequence[Pair], encoders: dict[str, TextVectors])
         "pairs": len(pairs),
         "spearman": interval(lambda at: spearman(cosines["minilm"][at], cosines["static"][at]), len(pairs)),
     }
-    row |= {f"auc_{which}": interval(lambda at, values=values: auc(values[at], label[at]), len(pairs)) for which, values in cosines.items()}
+    row |= {f"auc_{which}": interval(lambda at, values=values: auc(label[at], values[at]), len(pairs)) for which, values in cosines.items()}
     print(
         f"{name:>6}: "
         + ", ".join(f"{key} {value[0]:.3f} ({value[1]:.3f} – {value[2]:.3f})" for key, value in row.items() if isinstance(value, tuple))
@@ -72,21 +73,8 @@ def interval(measure: Callable[[NDArray[np.int64]], float], count: int, rounds: 
     return measure(np.arange(count)), drawn[int(rounds * 0.025)], drawn[int(rounds * 0.975) - 1]
 
 
-def ranks(values: Numbers) -> Numbers:
-    """From 1; equal values share their mean rank."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[place], dtype=np.float64)
-
-
 def spearman(one: Numbers, other: Numbers) -> float:
     return float(np.corrcoef(ranks(one), ranks(other))[0, 1])
-
-
-def auc(values: Numbers, label: NDArray[np.int64]) -> float:
-    """Mann and Whitney's U as a share."""
-    right = int(label.sum())
-    return float((ranks(values)[label == 1].sum() - right * (right + 1) / 2) / (right * (len(label) - right)))
 
 
 def timed(which: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from guard_figures import Row, Share, Table
+from figures import Row, Share, Table
 
 from penstock.core.config import RuleSettings
 from penstock.embed import open_vectors

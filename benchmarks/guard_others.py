@@ -11,7 +11,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import numpy as np
-from guard_figures import Row, Share, Table, auc
+from figures import Row, Share, Table, auc
 
 from penstock.core.config import GuardSettings, RuleSettings
 from penstock.core.types import Delta, Event, Finish, Message, Request

@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from guard_figures import Table, print_table  # noqa: E402 (the folders above must be known first)
+from figures import Table, print_table  # noqa: E402 (the folders above must be known first)
 from guard_injection import Injections  # noqa: E402
 from guard_others import grounded_table, holding, latencies, pii_table, toxicity_table  # noqa: E402
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import string
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 import phonenumbers
+from figures import wilson
 from stdnum import iban, luhn
 
 from penstock.guard.pii import Finder
@@ -31,15 +31,6 @@ LABELS = {
 PLAIN = ("gsm8k", "mt_bench", "oasst_vicuna", "ifeval", "self_instruct")
 MOST = 6000  # prompts of each folder
 ALNUM = string.ascii_letters + string.digits
-
-
-def interval(hits: int, of: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    if not of:
-        return 0.0, 1.0
-    z, share = 1.96, hits / of
-    middle, half = share + z * z / (2 * of), z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    return max(0.0, (middle - half) / (1 + z * z / of)), min(1.0, (middle + half) / (1 + z * z / of))
 
 
 def labelled(file: Path) -> Iterator[tuple[str, set[tuple[int, int, str]]]]:
@@ -66,7 +57,7 @@ def scores(finder: Finder, rows: Iterator[tuple[str, set[tuple[int, int, str]]]]
     for kind in sorted({*right, *missed, *wrong}):
         hits, n, given = right[kind], right[kind] + missed[kind], right[kind] + wrong[kind]
         f1[kind] = 2 * hits / (n + given)
-        cells = [f"{hits / of if of else 0:.3f} [{low:.3f}, {high:.3f}]" for of in (given, n) for low, high in [interval(hits, of)]]
+        cells = [f"{hits / of if of else 0:.3f} [{low:.3f}, {high:.3f}]" for of in (given, n) for low, high in [wilson(hits, of)]]
         print(f"{kind:<12}{n:>5}  {cells[0]:<24}{cells[1]:<24}{f1[kind]:.3f}")
     return f1
 
@@ -121,7 +112,7 @@ def recalls(finder: Finder) -> dict[str, float]:
         hits[name] += [text[one.start : one.end] for one in finder.spans(text)] == [value]
     print(f"\nmade here\n{'sort':<36}{'n':>5}  recall")
     for name, n in sorted(asked.items()):
-        low, high = interval(hits[name], n)
+        low, high = wilson(hits[name], n)
         print(f"{name:<36}{n:>5}  {hits[name] / n:.3f} [{low:.3f}, {high:.3f}]")
     return {name: hits[name] / n for name, n in asked.items()}
 

@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
 import sys
 import tempfile
 from collections import Counter
@@ -35,6 +34,7 @@ from pathlib import Path
 from penstock.files import BUILTIN
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from figures import wilson
 from replayed import UNFINISHED, Answer, Died, Judged, Run, Server, differences, free_port, read_ledger, replay, served
 from traffic import Ask, Source, traffic
 
@@ -191,7 +191,7 @@ def summary(asked: Sequence[Ask], run: Run, first: Run, names: Sequence[str]) ->
         "ttft_p95_s": share_below(0.95, [answer.ttft_s for answer in done]),
         "e2e_p50_s": share_below(0.5, [answer.e2e_s for answer in done]),
         "e2e_p95_s": share_below(0.95, [answer.e2e_s for answer in done]),
-        "quality": wilson(sum(right), len(right)),
+        "quality": quality(sum(right), len(right)),
         "quality_by_kind": by_kind(asked, run),
         "graded": len(right),
         "same": sum(same) / len(same) if same else None,
@@ -228,16 +228,12 @@ def by_kind(asked: Sequence[Ask], run: Run) -> dict[str, tuple[float, float, flo
     for ask, answer in zip(asked, run.answers, strict=False):
         if ask.right and answer.code != UNFINISHED:
             graded.setdefault(ask.kind, []).append(ask.right(answer.text))
-    return {kind: wilson(sum(right), len(right)) for kind, right in sorted(graded.items())}
+    return {kind: quality(sum(right), len(right)) for kind, right in sorted(graded.items())}
 
 
-def wilson(right: int, asked: int) -> tuple[float, float, float] | None:
-    """The share and its 95 % interval (Wilson, 1927)."""
-    if not asked:
-        return None
-    z, share = 1.96, right / asked
-    middle, width = share + z * z / (2 * asked), z * math.sqrt(share * (1 - share) / asked + z * z / (4 * asked * asked))
-    return share, max(0.0, middle - width) / (1 + z * z / asked), (middle + width) / (1 + z * z / asked)
+def quality(right: int, asked: int) -> tuple[float, float, float] | None:
+    """The share of right answers and its 95 % interval."""
+    return (right / asked, *wilson(right, asked)) if asked else None
 
 
 def share_below(share: float, values: Iterable[float | None]) -> float | None:

@@ -1,114 +1,132 @@
 """What a trained router recovers of the gap between two models: on new prompts, and on subjects that it has not seen.
 
     python benchmarks/router.py --table ../shared/data/prompts/routellm/mmlu.tar.gz
-    python benchmarks/router.py --table ../shared/data/prompts/llmrouter/train.json.gz --encoder static
+    python benchmarks/router.py --table ../shared/data/prompts/llmrouter/train.json.gz --folds 3
 
-A table is RouteLLM's (a folder or .tar.gz of CSV files: `prompt` and a column of True and False for each of two models; each file is a
-subject), GSM8K's in the same form, LLMRouter's (JSON: `question` and `scores` by model) or Penstock's own (`penstock router train`).
-Repeatable: tables of the same two models are put together. Everything is cross-validated, and whatever a router chooses of
-itself it chooses within its training part. Intervals are 95 % by bootstrap: over prompts, and for unseen subjects over subjects.
+A table is RouteLLM's (a folder or .tar.gz of CSV files), LLMRouter's or Penstock's own (benchmarks/routing_tables.py). Repeatable:
+tables of the same two models are put together. Everything is cross-validated, and whatever a router chooses of itself it chooses
+within its training part; the peers (benchmarks/routing_peers.py) learn and are tested on the very same folds. Unseen subjects are
+tested over several partitions. Intervals are 95 % by bootstrap: over prompts, and for unseen subjects over subjects.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
-import io
 import json
 import sys
-import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
-from penstock.app.learning import chosen_pair, encoded
-from penstock.cli.router import lines
-from penstock.router.curve import Part, versus
-from penstock.router.evaluation import LENGTH, OWN, RANDOM, RULES, Report, cross_validated, report
-from penstock.router.table import Row, Table, make_table, read_table
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from routing_peers import peers
+from routing_tables import rows_of
 
-csv.field_size_limit(2**27)
+from penstock.app.learning import chosen_pair
+from penstock.cli.router import lines
+from penstock.core.errors import MissingExtra
+from penstock.embed import open_vectors
+from penstock.router.curve import Part, apgr, versus
+from penstock.router.estimator import Prompts, prompts_of
+from penstock.router.evaluation import ORACLE, OWN, Report, assessed, held_out, report
+from penstock.router.table import Table, make_table
+
+Floats = NDArray[np.float32]
+
+TEXTS = 256  # that a thread embeds in one go
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, action="append", required=True)
-    parser.add_argument("--encoder", choices=("auto", "minilm", "static", "none"), default="auto")
+    parser.add_argument("--encoder", choices=("minilm", "static", "none"), default="static", help="the classifier's")
+    parser.add_argument("--peers", choices=("minilm", "static"), action="append", help="their encoders, repeatable; by default both")
     parser.add_argument("--weak")
     parser.add_argument("--strong")
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--partitions", type=int, default=3, help="of the subjects, when they are what is unseen")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    rows = [row for path in arguments.table for row in rows_of(path)]
-    table = chosen_pair(make_table(rows), arguments.weak, arguments.strong)
+    table = chosen_pair(make_table([row for path in arguments.table for row in rows_of(path)]), arguments.weak, arguments.strong)
     groups = len(set(table.groups))
     print(f"{len(table.prompts):,} prompts of {groups} groups: {table.models[0]} or {table.models[1]}", file=sys.stderr)
     started = time.perf_counter()
-    given, encoder = encoded(table, arguments.encoder)
-    print(f"read in {time.perf_counter() - started:.0f} s", file=sys.stderr)
     found: dict[str, tuple[Report, list[Part]]] = {}
-    for unseen in (False, True) if groups >= 2 * arguments.folds else (False,):
-        told = lambda line: print(f"{line} ({time.perf_counter() - started:.0f} s)", file=sys.stderr)  # noqa: E731
-        parts = list(cross_validated(table, given, unseen=unseen, folds=arguments.folds, seed=arguments.seed, told=told))
-        name = "unseen subjects" if unseen else "in distribution"
-        found[name] = (report(table, parts), parts)
-        print("\n".join(lines(name, table, found[name][0])), flush=True)
-    print(json.dumps(summary(table, encoder.name, found)))
+    with ThreadPoolExecutor(arguments.threads) as pool:
+        spaces = embedded(table, {*(arguments.peers or ("static", "minilm")), arguments.encoder}, pool)
+        print(f"embedded in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        given = prompts_of(table.prompts, spaces[arguments.encoder])
+        bench = Bench(table, given, {name: vectors for name, vectors in spaces.items() if name != "none"})
+        for unseen in (False, True) if groups >= 2 * arguments.folds else (False,):
+            seeds = range(arguments.seed, arguments.seed + (arguments.partitions if unseen else 1))
+            name = f"unseen subjects, {len(seeds)} partitions" if unseen else "in distribution"
+            parts = bench.parts(pool, arguments.folds, seeds, unseen=unseen)
+            found["_unseen" if unseen else ""] = (report(table, parts), parts)
+            print("\n".join(lines(name, table, found["_unseen" if unseen else ""][0])))
+            print(f"{name} after {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    told = {"benchmark": "router", "models": list(table.models), "prompts": len(table.prompts), "encoder": arguments.encoder}
+    for end, (said, parts) in found.items():
+        told |= {f"{key}{end}": value for key, value in summary(said, parts).items()}
+    print(json.dumps(told | {"seconds": round(time.perf_counter() - started)}))
 
 
-def summary(table: Table, encoder: str, found: dict[str, tuple[Report, list[Part]]]) -> dict[str, object]:
-    told: dict[str, object] = {
-        "benchmark": "router",
-        "models": list(table.models),
-        "prompts": len(table.prompts),
-        "encoder": encoder or "none",
+def embedded(table: Table, encoders: set[str], pool: Executor) -> dict[str, Floats]:
+    """Of each encoder that is installed the vectors of all prompts, each prompt once."""
+    spaces = {"none": np.zeros((len(table.prompts), 0), dtype=np.float32)}
+    order = sorted(range(len(table.prompts)), key=lambda place: len(table.prompts[place]))  # little padding
+    batches = [order[start : start + TEXTS] for start in range(0, len(order), TEXTS)]
+    for which in sorted(encoders - {"none"}):
+        try:
+            vectors = open_vectors("minilm" if which == "minilm" else "static")
+        except MissingExtra as missing:
+            print(f"{missing}: without it", file=sys.stderr)
+            continue
+        made = pool.map(lambda batch, vectors=vectors: vectors.now([table.prompts[place] for place in batch]), batches)
+        spaces[which] = np.concatenate(list(made))[np.argsort(order)]
+    return spaces
+
+
+class Bench(msgspec.Struct, frozen=True):
+    """A table, and what is read of its prompts."""
+
+    table: Table
+    given: Prompts
+    spaces: dict[str, Floats]  # the peers': vectors of all prompts, by encoder
+
+    def parts(self, pool: Executor, folds: int, seeds: Sequence[int], *, unseen: bool) -> list[Part]:
+        """One for each fold of each partition."""
+
+        def tried(job: tuple[int, tuple[NDArray[np.int64], NDArray[np.int64]]]) -> Part:
+            seed, fold = job
+            part = assessed(self.table, self.given, fold, unseen=unseen, seed=seed)
+            part = msgspec.structs.replace(part, scores=part.scores | peers(self.spaces, self.table.scores, *fold))
+            kind = f"unseen subjects, partition {seed}" if unseen else "new prompts"
+            print(f"{kind}: {len(fold[1]):,} tested, {apgr(part.scores[OWN], part.gain):.3f}", file=sys.stderr)
+            return part
+
+        jobs = [(seed, fold) for seed in seeds for fold in held_out(self.table, unseen=unseen, folds=folds, seed=seed)]
+        return list(pool.map(tried, jobs))
+
+
+def summary(said: Report, parts: list[Part]) -> dict[str, object]:
+    own = said.worth[OWN]
+    others = {name: worth.apgr for name, worth in said.worth.items() if name not in (OWN, ORACLE)}
+    best = max(others, key=lambda name: others[name])
+    against = versus(parts, OWN, best)
+    return {
+        "apgr": round(own.apgr, 4),
+        "interval": [round(own.low, 4), round(own.high, 4)],
+        "cpt50": own.cpt50,
+        "cpt80": own.cpt80,
+        "baselines": {name: round(area, 4) for name, area in others.items()},
+        "best_baseline": best,
+        "more": [round(figure, 4) for figure in (against.more, against.low, against.high)],
+        "p": round(against.p, 5),
     }
-    for name, (told_of, parts) in found.items():
-        end = "" if name == "in distribution" else "_unseen"
-        own = told_of.worth[OWN]
-        told |= {f"apgr{end}": round(own.apgr, 4), f"interval{end}": [round(own.low, 4), round(own.high, 4)]}
-        told |= {f"cpt50{end}": own.cpt50, f"cpt80{end}": own.cpt80}
-        told[f"baselines{end}"] = {other: round(told_of.worth[other].apgr, 4) for other in (RANDOM, LENGTH, RULES)}
-        best = max((RANDOM, LENGTH, RULES), key=lambda other, by=told_of.worth: by[other].apgr)
-        against = versus(parts, OWN, best)
-        told |= {f"best_baseline{end}": best, f"p{end}": round(against.p, 5)}
-        told[f"more{end}"] = [round(figure, 4) for figure in (against.more, against.low, against.high)]
-    return told
-
-
-def rows_of(path: Path) -> Iterator[Row]:
-    """The rows of a file, of a tar of files, or of all files of a folder."""
-    if path.is_dir():
-        for inner in sorted(inner for inner in path.rglob("*") if inner.suffix in (".csv", ".gz") and inner.is_file()):
-            yield from rows_of(inner)
-    elif ".tar" in path.suffixes:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                file = archive.extractfile(member)
-                if file is not None:
-                    yield from _read(Path(member.name), file.read())
-    elif path.suffix == ".jsonl" or (path.suffix == ".csv" and b"score" in path.read_bytes()[:200]):
-        table = read_table(path)
-        for prompt, scores, group in zip(table.prompts, table.scores, table.groups, strict=True):
-            yield from (Row(prompt, model, float(score), None, group) for model, score in zip(table.models, scores, strict=True))
-    else:
-        yield from _read(path, path.read_bytes())
-
-
-def _read(path: Path, content: bytes) -> Iterator[Row]:
-    if path.suffix == ".gz":
-        path, content = path.with_suffix(""), gzip.decompress(content)
-    text = content.decode("utf-8")
-    if path.suffix == ".json":
-        for entry in json.loads(text):
-            group = str(entry["cluster_id"]) if "cluster_id" in entry else ""
-            yield from (Row(entry["question"], model, float(score), None, group) for model, score in entry["scores"].items())
-        return
-    for fields in csv.DictReader(io.StringIO(text, newline="")):
-        prompt = fields.pop("prompt")
-        known = {model: value for model, value in fields.items() if value in ("True", "False")}
-        yield from (Row(prompt, model, float(value == "True"), None, path.stem) for model, value in known.items())
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ Action = Literal["serve", "try", "pass"]
 
 TRIALS = 0.02  # share of what would be served that is computed nevertheless
 DOUBT = 10.0  # trials that it takes to half believe that the line promises too much
-MARGIN = 1.5  # standard deviations of a group's recalibration
+MARGIN = 1.0  # standard deviations of a group's recalibration
 WINDOW = 5_000  # lookups
 SPREAD = 0.7  # of entries' own log-odds about their group's
 PRIOR_SHIFT, PRIOR_SLOPE = 0.7, 0.15  # standard deviations of `a` and `b`: how far traffic may differ from what the pair model saw
@@ -125,7 +125,8 @@ class Thresholds:
         """How often a candidate of this risk is served, and the price of a hit."""
         if not self._pooled:
             return min(1.0, self._delta / risk) if risk > 0 else 1.0, self._delta
-        left = self._delta * tally.lookups / (1 - self._trials)
+        saved = tally.purse / (self._delta * PURSE_LOOKUPS)  # 0 to 1: risks seen before the last recalibration are not those of now
+        left = (1 + 2 * saved) * self._delta * tally.lookups / (1 - self._trials)
         for at in range(BINS - 1, -1, -1):
             spent = tally.risks[at] * (1 - _sigmoid(_middle(at)))
             if spent > left:

@@ -82,24 +82,21 @@ class Verifier:
         self._thresholds.learn(self._tally(group), trust, same)
 
     def _best(self, text: str, vector: Floats, candidates: Sequence[Candidate]) -> tuple[int | None, float, float | None, str]:
-        """The most trusted candidate without a difference, its trust and cosine; or why there is none."""
+        """The nearest candidate without a difference, its trust and cosine; or why there is none.
+
+        Not the most trusted: the highest of several estimates is too high.
+        """
         if not candidates:
             return None, 0.0, None, "nothing stored is near"
         asked = self._read(text)
         cosines = np.stack([candidate.vector for candidate in candidates]) @ vector
-        best: tuple[int, float] | None = None
         why = ""
-        for place in np.argsort(-cosines):
+        for place in map(int, np.argsort(-cosines, kind="stable")):
             stored = self._read(candidates[place].text)
-            if (reason := next(found(asked, stored), None)) is not None:
-                why = why or reason
-                continue
-            trust = self._model.trust(asked, stored, vector, candidates[place].vector)
-            if best is None or trust > best[1]:
-                best = int(place), trust
-        if best is None:
-            return None, 0.0, float(cosines.max()), f"the nearest differs in {why.partition(':')[0]}"
-        return best[0], best[1], float(cosines[best[0]]), ""
+            if (reason := next(found(asked, stored), None)) is None:
+                return place, self._model.trust(asked, stored, vector, candidates[place].vector), float(cosines[place]), ""
+            why = why or reason
+        return None, 0.0, float(cosines.max()), f"the nearest differs in {why}"
 
     def _tally(self, group: str) -> Tally:
         tally = self._tallies.setdefault(group, Tally())

@@ -11,6 +11,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Bins = NDArray[np.uint8]
 
 MOST_BINS = 32
@@ -50,7 +51,7 @@ def grow(values: Floats, targets: Floats, growth: Growth | None = None) -> Trees
     edges = _edges(values)
     bins = np.stack([np.searchsorted(edge, column, side="left") for edge, column in zip(edges, values.T, strict=True)]).astype(np.uint8)
     base = targets.mean(axis=0).astype(np.float32)
-    left = targets - base  # what is still to be explained
+    left = (targets - base).astype(np.float64)  # what is still to be explained
     columns = np.zeros((growth.trees, growth.depth), dtype=np.int32)
     thresholds = np.zeros((growth.trees, growth.depth), dtype=np.float32)
     leaves = np.zeros((growth.trees, 2**growth.depth, targets.shape[1]), dtype=np.float32)
@@ -70,31 +71,30 @@ def grow(values: Floats, targets: Floats, growth: Growth | None = None) -> Trees
     return Trees(columns, thresholds, leaves, base)
 
 
-def _questions(bins: Bins, left: Floats, growth: Growth) -> list[tuple[int, int]]:
+def _questions(bins: Bins, left: Doubles, growth: Growth) -> list[tuple[int, int]]:
     """The column and the bin of each level: greedily those that explain most over all nodes and targets."""
+    cells = bins + np.arange(len(bins))[:, None] * MOST_BINS
+    weights = [np.tile(target, len(bins)) for target in left.T]
     nodes = np.zeros(bins.shape[1], dtype=np.int64)
     chosen: list[tuple[int, int]] = []
     for level in range(growth.depth):
-        gains = _gains(bins, nodes, 2**level, left, growth.ridge)
+        shape = (2**level, len(bins), MOST_BINS)
+        gains = _gains((cells + nodes * (len(bins) * MOST_BINS)).ravel(), weights, shape, growth.ridge)
         column, place = np.unravel_index(int(np.argmax(gains)), gains.shape)
         chosen.append((int(column), int(place)))
         nodes = nodes * 2 + (bins[column] > place)
     return chosen
 
 
-def _gains(bins: Bins, nodes: NDArray[np.int64], num_nodes: int, left: Floats, ridge: float) -> NDArray[np.float64]:
-    """[columns, bins]: what is explained when each node is cut after that bin of that column."""
-    shape = (len(bins), num_nodes, MOST_BINS)
-    first = np.arange(len(bins))[:, None] * (num_nodes * MOST_BINS)
-    cell = (first + nodes * MOST_BINS + bins).ravel()
-    size = len(bins) * num_nodes * MOST_BINS
-    counts = np.bincount(cell, minlength=size).reshape(shape).cumsum(axis=2)
-    total = np.zeros((len(bins), MOST_BINS))
-    for target in left.T:
-        sums = np.bincount(cell, weights=np.tile(target, len(bins)), minlength=size).reshape(shape).cumsum(axis=2)
-        below = sums**2 / (counts + ridge)
-        above = (sums[:, :, -1:] - sums) ** 2 / (counts[:, :, -1:] - counts + ridge)
-        total += (below + above).sum(axis=1)
+def _gains(cells: NDArray[np.int64], weights: list[Doubles], shape: tuple[int, int, int], ridge: float) -> Doubles:
+    """[columns, bins]: what is explained when each node is cut after that bin of that column; `shape` is nodes, columns, bins."""
+    size = shape[0] * shape[1] * shape[2]
+    counts = np.bincount(cells, minlength=size).reshape(shape).cumsum(axis=2)
+    below, above = counts + ridge, counts[:, :, -1:] - counts + ridge
+    total = np.zeros(shape[1:])
+    for target in weights:
+        sums = np.bincount(cells, weights=target, minlength=size).reshape(shape).cumsum(axis=2)
+        total += (sums**2 / below + (sums[:, :, -1:] - sums) ** 2 / above).sum(axis=0)
     return total
 
 

@@ -49,7 +49,7 @@ def held_out(table: Table, *, unseen: bool, folds: int = FOLDS, seed: int = 0) -
     return splits(table.groups if unseen else [""] * len(table.groups), folds, seed)
 
 
-def tested(table: Table, given: Prompts, fold: Fold, *, unseen: bool, seed: int = 0) -> Part:
+def assessed(table: Table, given: Prompts, fold: Fold, *, unseen: bool, seed: int = 0) -> Part:
     """A classifier that learnt from one part of the table, on the other."""
     train_at, test_at = fold
     estimator = train(table.only(train_at), given.only(train_at), Encoder(), seed)
@@ -61,7 +61,7 @@ def cross_validated(
 ) -> Iterator[Part]:
     """One part for each fold of a partition. Raises UserError where there are too few groups."""
     for number, fold in enumerate(held_out(table, unseen=unseen, folds=folds, seed=seed), 1):
-        part = tested(table, given, fold, unseen=unseen, seed=seed)
+        part = assessed(table, given, fold, unseen=unseen, seed=seed)
         if told is not None:
             kind = "unseen groups" if unseen else "unseen prompts"
             told(f"{kind}, fold {number} of {folds}: {len(fold[0]):,} learnt, {len(fold[1]):,} tested")
@@ -92,4 +92,3 @@ def _part(table: Table, given: Prompts, estimator: Estimator, places: Places, *,
 
 def _points(text: str) -> int:
     return sum(count for count, _ in points(traits_of(Request(id="", model=AUTO, prompt=text), text)))
-

@@ -52,8 +52,9 @@ def train(table: Table, given: Prompts, encoder: Encoder, seed: int = 0) -> Esti
     near = np.zeros(len(targets), dtype=np.float32)
     for train_at, test_at in folds:
         seen, unseen = given.only(train_at), given.only(test_at)
-        for shrink in SHRINK:
-            linear[shrink][test_at] = ridge(seen, targets[train_at], shrink).predict(unseen)
+        made = ridge(seen, np.tile(targets[train_at], len(SHRINK)), np.repeat(SHRINK, targets.shape[1])).predict(unseen)
+        for shrink, columns in zip(SHRINK, np.split(made, len(SHRINK), axis=1), strict=True):
+            linear[shrink][test_at] = columns
         trees[test_at] = _grown(seen, targets[train_at], seed).predict(unseen.numbers)
         near[test_at] = similarity(unseen.vectors, _reference(seen.vectors, seed))
     shrink, share = _best(linear, trees, table.scores)
@@ -87,8 +88,9 @@ def splits(groups: Sequence[str], count: int, seed: int) -> list[tuple[Places, P
     return [(np.flatnonzero(fold != part), np.flatnonzero(fold == part)) for part in range(count)]
 
 
-def ridge(given: Prompts, targets: Floats, shrink: float) -> Linear:
-    """Ridge regression of all targets at once, by conjugate gradients (Hestenes and Stiefel 1952)."""
+def ridge(given: Prompts, targets: Floats, shrink: float | NDArray[np.float64]) -> Linear:
+    """Ridge regression of all targets at once, by conjugate gradients (Hestenes and Stiefel 1952). `shrink` is for all, or for each."""
+    shrink = np.asarray(shrink, dtype=np.float32)
     base = targets.mean(axis=0)
     presence = (given.words != 0).mean(axis=0)
     idf = np.log(1 / (presence + 1e-4)).astype(np.float32)

@@ -93,11 +93,11 @@ def test_what_one_group_saved_up_or_learned_is_not_anothers(verifier: Verifier) 
     assert verifier.judge("two", "How do I boil an egg?", ASKED, [twin], 0.9).action == "serve"
 
 
-def test_of_several_candidates_the_surest_is_taken(verifier: Verifier) -> None:
+def test_of_several_candidates_the_nearest_without_a_difference_is_taken(verifier: Verifier) -> None:
     stored = [
         Candidate("How do I boil a potato?", _vector(4, ASKED, 0.7)),
         Candidate("How can I boil an egg?", _vector(5, ASKED, 0.97)),
-        Candidate("Where do hens sleep?", _vector(6, ASKED, 0.3)),
+        Candidate("How do I boil 2 eggs?", _vector(6, ASKED, 0.99)),
     ]
     assert verifier.judge("t", "How do I boil an egg?", ASKED, stored, 0.5).place == 1
 

@@ -255,3 +255,19 @@ def test_a_bootstrap_tells_a_better_router_from_chance() -> None:
     assert figures["random"].apgr == pytest.approx(0.5)
     assert versus(parts, "good", "random", rounds=200).p < 0.01
     assert versus(parts, "random", "random", rounds=200).p == 1.0
+
+
+def test_a_part_without_a_gap_leaves_the_interval_whole() -> None:
+    rng = np.random.default_rng(0)
+    gain = (rng.random(400) < 0.3).astype(float)
+    level = np.where(np.arange(400) % 2, 1.0, -1.0)  # here neither model is the better one
+    parts = [Part(each, {"good": each + rng.random(400)}, np.arange(400) // 20) for each in (gain, level)]
+    figures = worth(parts, rounds=200)["good"]
+    assert 0.5 < figures.low < figures.apgr < figures.high < 4
+
+
+def test_testing_the_same_groups_again_is_no_new_evidence() -> None:
+    rng = np.random.default_rng(0)
+    gain = (rng.random(400) < 0.3).astype(float)
+    part = Part(gain, {"good": gain + rng.random(400)}, np.arange(400) // 20)
+    assert worth([part] * 3, rounds=200) == worth([part], rounds=200)

@@ -1,14 +1,26 @@
-"""Shares with their intervals, and tables of them."""
+"""What the benchmarks share: shares with their intervals, areas under curves, and tables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Numbers = NDArray[np.float64]
 
 Z = 1.959964  # of a 95 % interval
+
+
+def wilson(hits: int, number: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson, 1927); of none: all that a share can be."""
+    if not number:
+        return 0.0, 1.0
+    n, p = number, hits / number
+    middle = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z * ((p * (1 - p) + Z * Z / (4 * n)) / n) ** 0.5 / (1 + Z * Z / n)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @dataclass(frozen=True)
@@ -24,12 +36,7 @@ class Share:
 
     def interval(self) -> tuple[float, float]:
         """Wilson's."""
-        if not self.number:
-            return 0.0, 1.0
-        n, p = self.number, self.value
-        middle = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
-        half = Z * ((p * (1 - p) + Z * Z / (4 * n)) / n) ** 0.5 / (1 + Z * Z / n)
-        return max(0.0, middle - half), min(1.0, middle + half)
+        return wilson(self.hits, self.number)
 
     def __str__(self) -> str:
         low, high = self.interval()
@@ -85,12 +92,16 @@ def _cell(cell: object) -> str:
     return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
 
 
-def auc(labels: Sequence[bool], scores: Sequence[float]) -> float:
-    """The area under the ROC curve: how often a positive scores above a negative, ties half."""
-    label, score = np.array(labels, dtype=bool), np.array(scores)
-    if label.all() or not label.any():
+def ranks(values: ArrayLike) -> Numbers:
+    """From 1; equal values share their mean rank."""
+    _, place, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place], dtype=np.float64)
+
+
+def auc(labels: ArrayLike, scores: ArrayLike) -> float:
+    """The area under the ROC curve: how often a positive scores above a negative, ties half (Mann and Whitney's U as a share)."""
+    label = np.asarray(labels, dtype=bool)
+    positive, negative = int(label.sum()), int((~label).sum())
+    if not positive or not negative:
         return float("nan")
-    _, inverse, counted = np.unique(score, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counted) - (counted - 1) / 2)[inverse]
-    positive, negative = label.sum(), (~label).sum()
-    return float((ranks[label].sum() - positive * (positive + 1) / 2) / (positive * negative))
+    return float((ranks(scores)[label].sum() - positive * (positive + 1) / 2) / (positive * negative))
