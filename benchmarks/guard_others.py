@@ -1,14 +1,12 @@
-"""Toxicity, groundedness, personal data, and what the guards cost in time."""
+"""Toxicity, groundedness, and what the guards cost in time."""
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from pathlib import Path
 
 import numpy as np
 from figures import Row, Share, Table, auc
@@ -19,7 +17,6 @@ from penstock.embed import open_vectors
 from penstock.guard.grounded import load_weights, unsupported
 from penstock.guard.head import load_head
 from penstock.guard.make import make_guard
-from penstock.guard.pii import PRESIDIO_NAMES, Finder
 from penstock.guard.protocol import Checked
 from penstock.guard.support import passages
 from penstock.guard.toxicity import toxicity_of
@@ -89,34 +86,6 @@ def grounded_table(found: Sequence[Answer], *, everything: bool) -> Table:
         cells: dict[str, Share | float | int | str] = {"AUC": auc(labels, [scores[at] for at in chosen])}
         cells |= {"length's AUC": auc(labels, [len(rows[at].text) for at in chosen])} | _stops(labels, stopped)
         table.rows.append(Row(name, cells))
-    return table
-
-
-def pii_table(folder: Path) -> Table:
-    """Presidio's sentences: a find is right where it overlaps a labelled stretch of its kind. `f1` of the kinds that are claimed."""
-    finder = Finder()
-    right, extra, missed = Counter[str](), Counter[str](), Counter[str]()
-    for name in ("synth_dataset_v2.json", "generated_small.json"):
-        path = folder / "presidio_pii" / name
-        for row in json.loads(path.read_text(encoding="utf-8")) if path.exists() else ():
-            labelled = [
-                (PRESIDIO_NAMES[span["entity_type"]], span["start_position"], span["end_position"])
-                for span in row["spans"]
-                if span["entity_type"] in PRESIDIO_NAMES
-            ]
-            finds = [span for span in finder.spans(row["full_text"]) if span.kind in PRESIDIO_NAMES.values()]
-            for kind, start, end in labelled:
-                hit = any(span.kind == kind and span.start < end and start < span.end for span in finds)
-                (right if hit else missed)[kind] += 1
-            for span in finds:
-                if not any(span.kind == kind and span.start < end and start < span.end for kind, start, end in labelled):
-                    extra[span.kind] += 1
-    table = Table("The rule `pii` on Presidio's sentences")
-    for kind in (*sorted({*right, *missed, *extra}), "all"):
-        hit, more, less = ((sum(count.values()) if kind == "all" else count[kind]) for count in (right, extra, missed))
-        table.rows.append(
-            Row(kind, {"F1": 2 * hit / max(2 * hit + more + less, 1), "found": Share(hit, hit + less), "right": Share(hit, hit + more)})
-        )
     return table
 
 

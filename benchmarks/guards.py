@@ -22,10 +22,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from figures import Table, print_table  # noqa: E402 (the folders above must be known first)
+import pii  # noqa: E402 (the folders above must be known first)
+from figures import Table, print_table  # noqa: E402
 from guard_injection import Injections  # noqa: E402
-from guard_others import grounded_table, holding, latencies, pii_table, toxicity_table  # noqa: E402
+from guard_others import grounded_table, holding, latencies, toxicity_table  # noqa: E402
 
+from penstock.guard.pii import Finder  # noqa: E402
 from training.guards import data  # noqa: E402
 
 TABLES = ("injection", "documents", "toxicity", "grounded", "pii", "latency", "holding")
@@ -67,7 +69,7 @@ async def measured(folder: Path, chat: Path | None, arguments: argparse.Namespac
     if "grounded" in wanted:
         show("grounded", grounded_table(data.answers(folder), everything=everything))
     if "pii" in wanted:
-        show("pii", pii_table(folder))
+        show("pii", pii.table(Finder(), sorted((folder / "presidio_pii").glob("*.json"))))
     if "latency" in wanted:
         show("latency_ms", await latencies(known))
     if "holding" in wanted and chat is not None:

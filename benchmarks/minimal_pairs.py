@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from penstock.cache.lexicon import STOPWORDS
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -87,29 +89,6 @@ _FROM_TO = re.compile(
 _THAN = re.compile(
     r"\b(?:is|are|was|were|do) ((?:[A-Z]\w+ ?){1,3}|\w+) (\w+er|more \w+|less \w+|better|worse) than ((?:[A-Z]\w+ ?){1,3}|\w+)\b"
 )
-_DULL = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "my",
-        "your",
-        "it",
-        "is",
-        "are",
-        "be",
-        "this",
-        "that",
-        "much",
-        "there",
-        "someone",
-        "way",
-        "me",
-        "other",
-        "any",
-        "each",
-    ]
-)
 
 
 def question_pairs(questions: list[str], seed: int) -> Iterator[Pair]:
@@ -125,10 +104,16 @@ def question_pairs(questions: list[str], seed: int) -> Iterator[Pair]:
             other = number + rng.choice([-2, -1, 1, 2, 3, 10]) if number > 12 else number + rng.choice([1, 2, 3])
             yield Pair("renumbered", "question", text, f"{text[: found.start()]}{other}{text[found.end() :]}", same=False)
         for pattern, first, second in ((_FROM_TO, 2, 4), (_THAN, 1, 3)):
-            if (found := pattern.search(text)) is not None and not {found.group(first).lower(), found.group(second).lower()} & _DULL:
+            if (found := pattern.search(text)) is not None and _are_two_things(found.group(first), found.group(second)):
                 yield Pair("swapped", "question", text, _exchanged(text, found, first, second), same=False)
         if (other_text := _reworded(text, rng)) != text:
             yield Pair("paraphrased", "question", text, other_text, same=True)
+
+
+def _are_two_things(one: str, other: str) -> bool:
+    """Whether they may change places and leave a sentence behind."""
+    first, second = set(one.lower().split()), set(other.lower().split())
+    return not first & second and not (first | second) & STOPWORDS
 
 
 def _exchanged(text: str, found: re.Match[str], first: int, second: int) -> str:

@@ -13,12 +13,13 @@ import random
 import string
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import median
 
 import phonenumbers
-from figures import wilson
+from figures import Row, Share, Table, print_table, wilson
 from stdnum import iban, luhn
 
 from penstock.guard.pii import Finder
@@ -45,21 +46,20 @@ def labelled(file: Path) -> Iterator[tuple[str, set[tuple[int, int, str]]]]:
         yield row["full_text"], spans
 
 
-def scores(finder: Finder, rows: Iterator[tuple[str, set[tuple[int, int, str]]]], name: str) -> dict[str, float]:
+def table(finder: Finder, files: Sequence[Path]) -> Table:
+    """Precision, recall and F1 of each kind in these files, and of all kinds together."""
     right, missed, wrong = Counter[str](), Counter[str](), Counter[str]()
-    for text, gold in rows:
+    for text, gold in chain.from_iterable(map(labelled, files)):
         found = {(one.start, one.end, one.kind) for one in finder.spans(text)}
-        right.update(kind for *_, kind in found & gold)
-        missed.update(kind for *_, kind in gold - found)
-        wrong.update(kind for *_, kind in found - gold)
-    print(f"\n{name}\n{'kind':<12}{'n':>5}  {'precision':<24}{'recall':<24}F1")
-    f1 = {}
-    for kind in sorted({*right, *missed, *wrong}):
+        for count, spans in ((right, found & gold), (missed, gold - found), (wrong, found - gold)):
+            count.update(kind for *_, kind in spans)
+            count["all"] += len(spans)
+    made = Table(f"The rule `pii` on {', '.join(file.stem for file in files)}: a find counts where kind, beginning and end are right")
+    for kind in sorted({*right, *missed, *wrong}, key=lambda kind: (kind == "all", kind)):
         hits, n, given = right[kind], right[kind] + missed[kind], right[kind] + wrong[kind]
-        f1[kind] = 2 * hits / (n + given)
-        cells = [f"{hits / of if of else 0:.3f} [{low:.3f}, {high:.3f}]" for of in (given, n) for low, high in [wilson(hits, of)]]
-        print(f"{kind:<12}{n:>5}  {cells[0]:<24}{cells[1]:<24}{f1[kind]:.3f}")
-    return f1
+        f1 = 2 * hits / max(n + given, 1)
+        made.rows.append(Row(kind, {"n": n, "precision": Share(hits, given), "recall": Share(hits, n), "F1": f1}))
+    return made
 
 
 def made(rng: random.Random) -> Iterator[tuple[str, str, str]]:
@@ -158,7 +158,10 @@ def main() -> None:
     given = parser.parse_args()
     finder = Finder()
     finder.spans("+44 20 7946 0958")  # loads what the first search would wait for
-    f1 = {file.stem: scores(finder, labelled(file), file.stem) for file in sorted(given.data.glob("*.json"))}
+    tables = {file.stem: table(finder, [file]) for file in sorted(given.data.glob("*.json"))}
+    for one in tables.values():
+        print_table(one)
+    f1 = {name: {row.name: row.cells["F1"] for row in one.rows} for name, one in tables.items()}
     told: dict[str, object] = {"f1": f1, "recall_made": recalls(finder)}
     if given.prompts:
         texts, flagged, took = plain(finder, given.prompts)

@@ -31,7 +31,7 @@ from penstock.core.errors import MissingExtra
 from penstock.embed import open_vectors
 from penstock.router.curve import Part, apgr, versus
 from penstock.router.estimator import Prompts, prompts_of
-from penstock.router.evaluation import ORACLE, OWN, Report, assessed, held_out, report
+from penstock.router.evaluation import ORACLE, OWN, assessed, held_out, report
 from penstock.router.table import Table, make_table
 
 Floats = NDArray[np.float32]
@@ -55,7 +55,7 @@ def main() -> None:
     groups = len(set(table.groups))
     print(f"{len(table.prompts):,} prompts of {groups} groups: {table.models[0]} or {table.models[1]}", file=sys.stderr)
     started = time.perf_counter()
-    found: dict[str, tuple[Report, list[Part]]] = {}
+    told = {"benchmark": "router", "models": list(table.models), "prompts": len(table.prompts), "encoder": arguments.encoder}
     with ThreadPoolExecutor(arguments.threads) as pool:
         spaces = embedded(table, {*(arguments.peers or ("static", "minilm")), arguments.encoder}, pool)
         print(f"embedded in {time.perf_counter() - started:.0f} s", file=sys.stderr)
@@ -65,12 +65,8 @@ def main() -> None:
             seeds = range(arguments.seed, arguments.seed + (arguments.partitions if unseen else 1))
             name = f"unseen subjects, {len(seeds)} partitions" if unseen else "in distribution"
             parts = bench.parts(pool, arguments.folds, seeds, unseen=unseen)
-            found["_unseen" if unseen else ""] = (report(table, parts), parts)
-            print("\n".join(lines(name, table, found["_unseen" if unseen else ""][0])))
+            told |= {f"{key}{'_unseen' if unseen else ''}": value for key, value in shown(name, table, parts).items()}
             print(f"{name} after {time.perf_counter() - started:.0f} s", file=sys.stderr)
-    told = {"benchmark": "router", "models": list(table.models), "prompts": len(table.prompts), "encoder": arguments.encoder}
-    for end, (said, parts) in found.items():
-        told |= {f"{key}{end}": value for key, value in summary(said, parts).items()}
     print(json.dumps(told | {"seconds": round(time.perf_counter() - started)}))
 
 
@@ -112,11 +108,15 @@ class Bench(msgspec.Struct, frozen=True):
         return list(pool.map(tried, jobs))
 
 
-def summary(said: Report, parts: list[Part]) -> dict[str, object]:
-    own = said.worth[OWN]
-    others = {name: worth.apgr for name, worth in said.worth.items() if name not in (OWN, ORACLE)}
+def shown(name: str, table: Table, parts: list[Part]) -> dict[str, object]:
+    """Prints the figures, and returns those of the JSON line."""
+    found = report(table, parts)
+    own = found.worth[OWN]
+    others = {name: worth.apgr for name, worth in found.worth.items() if name not in (OWN, ORACLE)}
     best = max(others, key=lambda name: others[name])
     against = versus(parts, OWN, best)
+    print("\n".join(lines(name, table, found)))
+    print(f"classifier against {best}: {against.more:+.3f} ({against.low:+.3f} to {against.high:+.3f}), p = {against.p:.4f}", flush=True)
     return {
         "apgr": round(own.apgr, 4),
         "interval": [round(own.low, 4), round(own.high, 4)],

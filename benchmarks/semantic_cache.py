@@ -205,6 +205,7 @@ def compared(stream: Stream, ours: Served, delta: float) -> dict[str, object]:
         "error_rate_global_threshold": equal.error_rate,
         "hit_rate_global_threshold_at_delta": allowed.hit_rate,
         "error_rate_gptcache": loose.error_rate,
+        "wrong_at_cosine_099": float((~right)[top >= 0.99].mean()) if (top >= 0.99).any() else None,  # much of it is the labels'
         "hit_rate_gptcache": loose.hit_rate,
         "share_never_looked_up": float(np.mean([unstorable_text(text) is not None for text in stream.asked])),
     }

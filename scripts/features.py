@@ -90,13 +90,18 @@ class Marks:
 
 
 def collect(root: Path = ROOT) -> Cells:
-    """The test of each pair, in alphabetical order of the tests. Raises ValueError for a feature that is not in FEATURES."""
+    """The cells of all tests of a folder. Raises ValueError."""
     marks = Marks()
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         code = pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", f"--rootdir={root}", str(root / "tests")], plugins=[marks])
     if code != pytest.ExitCode.OK:
         raise ValueError(f"the tests cannot be collected:\n{said.getvalue()}")
+    return cells_of(marks)
+
+
+def cells_of(marks: Marks) -> Cells:
+    """The test of each pair, in alphabetical order of the tests. Raises ValueError for a feature that is not in FEATURES."""
     cells: Cells = {}
     for test, names in sorted(marks.tests):
         unknown = set(names) - set(FEATURES)

@@ -18,8 +18,8 @@ PURPOSE = {
     "penstock-midi": "The larger of the two chat models that ship inside Penstock, so that a router and a cascade have two to choose from.",
 }
 GROWN = """
-The first row began with the weights of {start}, whose own training is in its card: its layers, each repeated, became the layers of this
-model (Chang et al., 2018, grow residual networks so). They share their tokenizer.
+The first row began with the weights of {start}, whose own training is in its card: after each of its layers came
+a new one that began as the identity (Chang et al., 2018, grow residual networks so). They share their tokenizer.
 """
 TEXT = """\
 # {name}

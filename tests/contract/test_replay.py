@@ -16,7 +16,7 @@ from penstock.files import BUILTIN
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from replay import share_below, wilson  # noqa: E402
+from replay import quality, share_below  # noqa: E402 (the folder above must be known first)
 from replayed import Answer, Run, differences  # noqa: E402
 from traffic import TASKS, Source, Turn, graded, last_number_is, traffic  # noqa: E402
 
@@ -78,9 +78,9 @@ def test_the_last_number_counts(reply: str, right: bool) -> None:
 
 
 def test_intervals_and_percentiles() -> None:
-    share, low, high = wilson(8, 10) or (0, 0, 0)
+    share, low, high = quality(8, 10) or (0, 0, 0)
     assert (share, round(low, 3), round(high, 3)) == (0.8, 0.49, 0.943)
-    assert wilson(0, 0) is None
+    assert quality(0, 0) is None
     assert share_below(0.5, [3.0, None, 1.0, 2.0]) == 2.0 and share_below(0.95, []) is None
 
 

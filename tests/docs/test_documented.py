@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
+import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from penstock.core.settings import ROOMS
+from penstock.cli.parser import parse
+from penstock.core.config import RuleSettings
+from penstock.core.settings import ROOMS, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -38,18 +40,25 @@ def test_make_targets_in_the_readme_exist() -> None:
     assert named <= targets
 
 
-@pytest.mark.parametrize("line", sorted({line.split("#")[0].strip() for line in shell_lines(README) if line.startswith("penstock ")}))
-def test_penstock_commands_in_the_readme_have_the_flags_that_they_use(line: str) -> None:
-    _, command, *rest = line.split()
-    action = rest[:1] if command == "keys" else []
-    asked = [sys.executable, "-m", "penstock", command, *action, "--help"]
-    shown = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
-    assert [flag for flag in re.findall(r"--[a-z-]+", " ".join(rest)) if flag not in shown] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_penstock_commands_have_the_arguments_that_they_are_shown_with(page: Path) -> None:
+    for line in shell_lines(page.read_text()):
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["penstock"]:
+            parse(words[1 : min((words.index(end) for end in "&>" if end in words), default=None)])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_configs_are_such_as_penstock_takes(page: Path, tmp_path: Path) -> None:
+    for config in re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL):
+        path = tmp_path / "penstock.toml"
+        path.write_text(config)
+        if not config.startswith("# prices.toml"):  # a price book, not a config
+            resolve(file=path)
 
 
 def test_files_named_in_the_documents_exist() -> None:
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-    links = [(page, target) for page in pages for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text())]
+    links = [(page, target) for page in (*PAGES, ROOT / "CONTRIBUTING.md") for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text())]
     assert [f"{page.name}: {target}" for page, target in links if not (page.parent / target).exists()] == []
 
 
@@ -67,6 +76,12 @@ def test_every_setting_is_documented_with_its_default() -> None:
     defaults = {path: empty[path]() if path in empty else field.default for path, field in fields.items()}
     table = re.findall(r"^\| `([\w.]+)` \| `([^`]+)` \| .+ \|$", (ROOT / "docs" / "configuration.md").read_text(), re.MULTILINE)
     assert dict(table) == {path: msgspec.json.encode(default).decode() for path, default in defaults.items()}
+
+
+def test_every_setting_of_a_rule_is_documented() -> None:
+    page = (ROOT / "docs" / "guardrails.md").read_text()
+    table = page.partition("## Settings of a rule")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(RuleSettings.__struct_fields__)
 
 
 def test_the_changelog_has_this_version() -> None:

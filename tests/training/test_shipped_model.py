@@ -20,7 +20,7 @@ PROMPTS = {
     "add 17 and 25": "17 + 25 = 42.",
     "what is the capital of France?": "The capital of France is Paris.",
     "which is bigger, 45 or 54?": "54 is bigger than 45.",
-    "sort 5, 3, 9": "3, 5, 9",
+    "Sort these numbers: 5, 3, 9": "3, 5, 9",
     "who are you?": "I am penstock-mini, the small language model that is built into Penstock.",
 }
 

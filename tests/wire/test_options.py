@@ -39,7 +39,6 @@ async def test_wishes_travel_with_the_request(path: str) -> None:
         ({"quality": 1.5}, "penstock.quality"),
         ({"max_cost_usd": 0}, "penstock.max_cost_usd"),
         ({"choose": "majority"}, "penstock.choose"),
-        ({"sample": 3}, "penstock"),
     ],
 )
 async def test_nonsense_is_named(wish: dict[str, Any], param: str) -> None:
@@ -47,6 +46,19 @@ async def test_nonsense_is_named(wish: dict[str, Any], param: str) -> None:
         answer = await http.post(CHAT, json={**ASK, "model": "fake", "penstock": wish})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("wish", "says"),
+    [
+        ({"sample": 3}, "unknown field 'penstock.sample' (did you mean 'penstock.samples'?)"),
+        ({"cache": "always"}, "penstock.cache: invalid enum value 'always' (one of 'on', 'off', 'read', 'write', 'refresh')"),
+    ],
+)
+async def test_nonsense_is_told_what_would_be_sense(wish: dict[str, Any], says: str) -> None:
+    async with client_of(app_over(FakeUpstream())) as http:
+        answer = await http.post(CHAT, json={**ASK, "model": "fake", "penstock": wish})
+    assert answer.json()["error"]["message"] == says
 
 
 @pytest.mark.parametrize("wish", [{"samples": 2}, {"quality": 0.5}])

@@ -96,7 +96,7 @@ class Verifier:
             if (reason := next(found(asked, stored), None)) is None:
                 return place, self._model.trust(asked, stored, vector, candidates[place].vector), float(cosines[place]), ""
             why = why or reason
-        return None, 0.0, float(cosines.max()), f"the nearest differs in {why}"
+        return None, 0.0, float(cosines.max()), f"the nearest differs in {why.partition(':')[0]}"
 
     def _tally(self, group: str) -> Tally:
         tally = self._tallies.setdefault(group, Tally())

@@ -94,7 +94,7 @@ def _config(parser: Parser) -> None:
 
 
 def _usage(parser: Parser) -> None:
-    parser.add_argument("--by", choices=("key", "model", "route", "day"), default="model", help="what to add up by (default: model)")
+    parser.add_argument("--by", choices=("key", "model", "route", "day"), help="what to add up by (default: model)")
     parser.add_argument("--since", metavar="WHEN", help="2026-11-21, 2026-11-21T13:30 (UTC), or 7d, 24h, 30min ago (default: ever)")
     parser.add_argument("--until", metavar="WHEN", help="before then (default: now)")
     parser.add_argument("--key", metavar="KEY", help="only of the key with this id or name")

@@ -54,6 +54,8 @@ def _asked(database: Database, arguments: argparse.Namespace, settings: Settings
     names: dict[str, str] = dict(database.query("SELECT id, name FROM keys"))
     if arguments.bill and arguments.judgements:
         raise UserError("--bill adds up engines and --judgements decisions", hint="ask for one of them")
+    if arguments.judgements and arguments.by:
+        raise UserError("--judgements are added up by what was decided, not by " + arguments.by, hint="leave out --by")
     if arguments.bill:
         return [msgspec.structs.asdict(bill) for bill in bills(database, since or 0.0, until or time.time())]
     only = Filter(since=since, until=until, key_id=None if arguments.key is None else _key(arguments.key, names))
@@ -61,10 +63,11 @@ def _asked(database: Database, arguments: argparse.Namespace, settings: Settings
         return judgements.rows(database, only) if arguments.rows else map(msgspec.structs.asdict, judgements.counted(database, only))
     if arguments.rows:
         return rows(database, only)
-    found = [msgspec.structs.asdict(row) for row in usage(database, arguments.by, only)]
-    if arguments.by == "key":
+    by = arguments.by or "model"
+    found = [msgspec.structs.asdict(row) for row in usage(database, by, only)]
+    if by == "key":
         return [{"key": (id := row.pop("name")), "name": names.get(id, ""), **row} for row in found]
-    return [{arguments.by: row.pop("name"), **row} for row in found]
+    return [{by: row.pop("name"), **row} for row in found]
 
 
 def _key(given: str, names: Mapping[str, str]) -> str:

@@ -130,7 +130,7 @@ class RuleSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     action: Action = "refuse"
     keys: dict[str, Action] = {}  # other actions for some keys, by name
     dry_run: bool = False  # decide, write it down, change nothing
-    budget_s: Annotated[float, Meta(gt=0)] = 1.0  # a check of one text that takes longer has failed
+    budget_s: Annotated[float, Meta(gt=0)] = 5.0  # a check of one text that takes longer, its wait for a turn included, has failed
     when_failed: Literal["open", "closed"] = "closed"  # a rule that fails lets pass, or refuses
     threshold: float | None = None  # None: the one that was measured
     calibration: str = ""  # file that `penstock guard calibrate` wrote
@@ -140,7 +140,7 @@ class RuleSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class GuardSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What may pass. Rules run in the order written; the strictest action wins."""
+    """What may pass. Rules judge independently of each other; the strictest action wins."""
 
     mode: Mode = "on"
     rules: list[RuleSettings] = []

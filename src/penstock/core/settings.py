@@ -360,7 +360,9 @@ def _phrases(kind: object) -> Iterator[str]:
     elif get_origin(kind) is Literal:
         yield from (f'"{choice}"' for choice in get_args(kind))
     elif get_origin(kind) in (dict, list):
-        yield "a table" if get_origin(kind) is dict else "a list"
+        first = get_args(kind)[0]  # of a table its keys, of a list what is in it
+        of = f" of {describe(first)}" if get_origin(first) is Literal else ""
+        yield f"a table{of}" if get_origin(kind) is dict else f"a list{of}"
     elif get_args(kind):
         for option in get_args(kind):
             yield from _phrases(option)
@@ -373,7 +375,7 @@ def _limits(limit: msgspec.Meta) -> str:
     if limit.ge is not None and limit.le is not None:
         return f"from {limit.ge} to {limit.le}"
     if limit.gt is not None:
-        return f"above {limit.gt}"
+        return f"above {limit.gt}" + (f" and below {limit.lt}" if limit.lt is not None else "")
     if limit.min_length is not None:
         return f"of at least {limit.min_length} character"
     return f"of at least {limit.ge}" + (f" and below {limit.lt}" if limit.lt is not None else "")

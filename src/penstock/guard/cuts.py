@@ -12,6 +12,8 @@ from penstock.core.config import Action
 from penstock.guard.enforced import Enforced
 from penstock.guard.rule import Span
 
+_NAME = re.compile(r"\[\w+\]")  # what `placeholder` makes
+
 
 class Cut(Struct, frozen=True, kw_only=True):
     """A stretch, in characters, that does not go out as it is. `by` None: a placeholder, which `back` replaces."""
@@ -64,7 +66,7 @@ class Placeholders:
     """The placeholders of one request: `[EMAIL_1]`, the same for the same value. None that the request itself contains is given."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self._texts = texts
+        self._taken = {name for text in texts for name in _NAME.findall(text)}
         self._numbers: dict[str, int] = {}  # the last of each kind
         self._given: dict[str, str] = {}
         self.originals: dict[str, str] = {}
@@ -88,7 +90,7 @@ class Placeholders:
         while True:
             self._numbers[kind] = number = self._numbers.get(kind, 0) + 1
             name = placeholder(kind, number)
-            if not any(name in text for text in self._texts):
+            if name not in self._taken:
                 return name
 
 
@@ -97,22 +99,21 @@ class Restorer:
 
     def __init__(self, originals: dict[str, str]) -> None:
         self._originals = originals
-        self._pattern = re.compile("|".join(map(re.escape, originals)))
+        self._beginnings = frozenset(name[:end] for name in originals for end in range(1, len(name)))
         self._longest = max(map(len, originals))
 
     def cuts(self, text: str, start: int, *, escaped: bool) -> list[Cut]:
         """The placeholders from `start` on. `escaped`: they stand in JSON, where the originals need escaping."""
         return [
             Cut(start=match.start(), end=match.end(), back=_quoted(self._originals[match[0]]) if escaped else self._originals[match[0]])
-            for match in self._pattern.finditer(text, start)
+            for match in _NAME.finditer(text, start)
+            if match[0] in self._originals
         ]
 
     def pending(self, text: str, start: int) -> int:
         """Where the end of the text may be the beginning of a placeholder."""
         at = text.rfind("[", max(start, len(text) - self._longest + 1))
-        tail = text[at:] if at >= 0 else ""
-        grows = tail and any(name.startswith(tail) and name != tail for name in self._originals)
-        return at if grows else len(text)
+        return at if at >= 0 and text[at:] in self._beginnings else len(text)
 
 
 def placeholder(kind: str, number: int | None = None) -> str:

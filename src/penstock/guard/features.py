@@ -65,7 +65,8 @@ def _counted(symbols: _Words, sizes: tuple[int, ...]) -> tuple[Buckets, Floats]:
     return buckets.astype(np.int64), weights / np.float32(np.linalg.norm(weights))
 
 
-# Words that speak to a model, or about what it was told. Each is looked for as a whole word, whatever its case.
+# Words that speak to a model, or about what it was told. Each is looked for as a whole word, whatever its case. What may stand before
+# or between them is bounded: over a run of line ends or brackets the time would grow with the square of its length.
 _MODEL = r"(?:a\.?i\.?|assistants?|chat ?gpt|gpt(?:-?\d)?|(?:language )?models?|chat ?bots?|llms?|bots?|claude|gemini|dan)"
 _TOLD = (
     r"(?:instructions?|prompts?|rules?|guidelines?|directions?|directives?|orders?|commands?|"
@@ -117,9 +118,9 @@ PATTERNS: dict[str, str] = {
     "ask for a secret": rf"\b{_TELL}\b[^.!?\n]{{0,60}}\b{_SECRET}\b",
     "a secret": rf"\b{_SECRET}\b",
     "system mode": (
-        r"(?:[<\[({#*]+ ?/?(?:system|admin|sys|inst|developer|im_start|im_end|assistant|user)\b|\b(?:system|"
+        r"(?:[<\[({#*]{1,40} ?/?(?:system|admin|sys|inst|developer|im_start|im_end|assistant|user)\b|\b(?:system|"
         r"admin|developer|maintenance|debug|root|override|safe|test|diagnostic|emergency)[ _-](?:mode|"
-        r"override|reset|access|check|message|prompt)\b|^\s*(?:system|assistant|human|user) ?:|\bsudo\b)"
+        r"override|reset|access|check|message|prompt)\b|^\s{0,40}(?:system|assistant|human|user) ?:|\bsudo\b)"
     ),
     "change the reply": (
         r"\b(?:in|to|into|of|with|for|from|at|within|through|throughout|as|on|about|your|the|this)\b (?:the |"
@@ -149,9 +150,9 @@ PATTERNS: dict[str, str] = {
         r"a game)|game)\b"
     ),
     "question": r"\?",
-    "asks": r"^\W*(?:who|what|when|where|why|how|which|whose|can|could|would|will|do|does|did|is|are|was|were|may|should|have|has)\b",
+    "asks": r"^\W{0,40}(?:who|what|when|where|why|how|which|whose|can|could|would|will|do|does|did|is|are|was|were|may|should|have|has)\b",
     "orders": (
-        r"^\W*(?:please )?(?:add|analy[sz]e|append|apply|answer|augment|build|calculate|change|classify|"
+        r"^\W{0,40}(?:please )?(?:add|analy[sz]e|append|apply|answer|augment|build|calculate|change|classify|"
         r"combine|compose|compute|convert|create|define|delete|describe|design|determine|develop|discuss|do|"
         r"download|draft|encode|encrypt|enhance|ensure|explain|express|find|forget|forward|generate|give|"
         r"group|help|identify|ignore|include|insert|integrate|introduce|invert|list|make|mention|modify|name|"
@@ -160,12 +161,12 @@ PATTERNS: dict[str, str] = {
         r"suggest|summari[sz]e|tell|translate|use|write)\b"
     ),
     "addressed": (
-        r"^\W*(?:hey|hi|hello|dear|attention|note|important|urgent|psst)\b[ ,:]*(?:to )?(?:the )?(?:a\.?i\.?|"
+        r"^\W{0,40}(?:hey|hi|hello|dear|attention|note|important|urgent|psst)\b[ ,:]*(?:to )?(?:the )?(?:a\.?i\.?|"
         r"assistant|model|gpt|chat ?gpt|chatbot|llm|bot)\b"
     ),
-    "link": r"(?:https?://|www\.|\b[\w-]+\.(?:com|org|net|io|xyz)\b)",
-    "markup": r"(?:```|<!--|<[a-z]+[ >]|^\s*(?:#|//|/\*)|\{\s*\")",
-    "quoted": r"[\"“«](?:[^\"”»\n]{3,})[\"”»]|'(?:[^'\n]{12,})'",
+    "link": r"(?:https?://|www\.|\b[\w-]{1,64}\.(?:com|org|net|io|xyz)\b)",
+    "markup": r"(?:```|<!--|<[a-z]+[ >]|^\s{0,40}(?:#|//|/\*)|\{\s{0,40}\")",
+    "quoted": r"[\"“«](?:[^\"”»\n]{3,2000})[\"”»]|'(?:[^'\n]{12,})'",
 }
 _COMPILED = tuple(re.compile(pattern, re.MULTILINE) for pattern in PATTERNS.values())  # over text in lower case
 SHARES = ("length", "upper case", "shouted words", "digits", "beyond ASCII", "punctuation", "repeated words", "lines")

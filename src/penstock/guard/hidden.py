@@ -44,6 +44,7 @@ def _merged(plain: Opinion, hidden: Opinion, view: View) -> Opinion:
     scores = [score for score in (plain.score, hidden.score) if score is not None]
     if not hidden.why:
         return Opinion(why=plain.why, score=max(scores, default=None), spans=plain.spans)
-    spans = [Span(*view.there(span.start, span.end), span.kind, span.goes_on) for span in hidden.spans]
+    there = (Span(*view.there(span.start, span.end), span.kind, span.goes_on) for span in hidden.spans)
+    spans = [span for span in there if span not in plain.spans]  # what both say is found once
     why = plain.why or f"{hidden.why} (hidden by {', '.join(view.decoded_by)})"
     return Opinion(why=why, score=max(scores, default=None), spans=(*plain.spans, *spans))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -33,6 +34,22 @@ KINDS: Mapping[str, str] = MappingProxyType(
 )
 
 
+TAKES: Mapping[str, tuple[str, ...]] = MappingProxyType(  # of the settings that belong to some kinds only
+    {
+        "grounded": ("threshold", "calibration"),  # it says itself that it has no calibration
+        "injection": ("threshold", "calibration"),
+        "json": (),
+        "length": ("max_chars",),
+        "pii": ("patterns", "regions"),
+        "regex": ("patterns",),
+        "topics": ("patterns", "threshold"),
+        "toxicity": ("threshold", "calibration"),
+    }
+)
+OF_SOME = ("threshold", "calibration", "patterns", "regions", "max_chars")
+NAME = re.compile(r"[\w .:/-]{1,64}")  # a placeholder and a metric carry it
+
+
 def make_guard(settings: GuardSettings, vectors: Callable[[], TextVectors]) -> Guard:
     """The guard that `settings` describes; `vectors` opens the shared embedding. Raises ConfigError, MissingExtra."""
     rules = [rule for rule in settings.rules if rule.action != "allow" or any(action != "allow" for action in rule.keys.values())]
@@ -54,6 +71,7 @@ async def open_guard(settings: GuardSettings, vectors: Callable[[], TextVectors]
 
 
 def _enforced(settings: RuleSettings, means: Means, guard: GuardSettings) -> Enforced:
+    _check(settings)
     enforced = Enforced(maker(settings.kind)(settings, means), settings, shadow=guard.mode == "shadow")
     reads = enforced.reads
     if "redact" in (settings.action, *settings.keys.values()) and not reads.cuts:
@@ -63,6 +81,21 @@ def _enforced(settings: RuleSettings, means: Means, guard: GuardSettings) -> Enf
         message = f"the rule {enforced.name!r} looks {reads.reach} characters ahead and guard.hold_chars is {guard.hold_chars}"
         raise ConfigError(message, hint=f'set guard.hold_chars to {reads.reach} or take "output" out of the rule\'s `on`')
     return enforced
+
+
+def _check(settings: RuleSettings) -> None:
+    """Raises ConfigError for a name that cannot be shown, and for settings that the rule would not look at."""
+    name = settings.name or settings.kind
+    if NAME.fullmatch(name) is None:
+        message = f"the rule {name[:80]!r} has a name that cannot stand in a placeholder"
+        raise ConfigError(message, hint="up to 64 letters, digits, spaces and . _ : / - go")
+    given = [field for field in OF_SOME if getattr(settings, field) not in (None, "", [])]
+    takes = TAKES.get(settings.kind, OF_SOME)  # a plugin's are its own matter
+    if wrong := next((field for field in given if field not in takes), None):
+        hint = f"its own are {', '.join(takes)}" if takes else "take it out"
+        raise ConfigError(f"the rule {name!r} takes no {wrong}: it is of the kind {settings.kind!r}", hint=hint)
+    if "calibration" in takes and settings.kind in TAKES and not 0 <= (settings.threshold or 0) <= 1:
+        raise ConfigError(f"the rule {name!r} has the threshold {settings.threshold:g}; it is from 0 to 1")
 
 
 def maker(kind: str) -> MakeRule:

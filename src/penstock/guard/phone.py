@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from penstock.core.errors import missing_extra
+from penstock.core.errors import ConfigError, missing_extra
 from penstock.guard.spans import Found, compiled, joins, windows
 
 REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "CH", "AT", "SE", "PL", "AU", "IN", "BR", "MX", "ZA", "JP")
@@ -37,6 +37,7 @@ _SPEAKS_AGAINST = re.compile(
     r"serial|tracking|ticket|case|ref(?:erence)?|version|id|ids|born|birth|flight|part|model|item|product|doi|rfc|cve|port|page|pages|"
     r"total|sum|equals?|timestamp|iban|bic|customer|policy|patent|gene|coordinates|latitude|longitude|hash|commit|uuid|error)\b|[$€£¥=*%]"
 )
+_WORDY = re.compile(r"[^\W\d_]|[$€£¥=*%]")  # no word or sign above has none of these
 _SPEAKS_AFTER = re.compile(r"(?i)^[\s\-(,:]{0,3}(?:office|fax|mobile|cell|home|work|phone|tel|desk|landline|handy|mobil|portable|móvil)\b")
 
 
@@ -50,6 +51,8 @@ class Phones:
             raise missing_extra("finding telephone numbers", "guard") from error
         self._phonenumbers = phonenumbers
         self._regions = tuple(regions)
+        if unknown := next((region for region in self._regions if region not in phonenumbers.SUPPORTED_REGIONS), None):
+            raise ConfigError(f"the rule 'pii' knows no region {unknown!r}", hint='countries are written as in ISO 3166, such as "DE"')
         self._regex = compiled(_CANDIDATE)
 
     def __call__(self, text: str) -> Iterator[Found]:
@@ -109,6 +112,8 @@ def _context(text: str, start: int, end: int) -> bool | None:
     if _SPEAKS_AFTER.match(text[end : end + AFTER]):
         return True
     before = text[max(0, start - 40) : start]
+    if not _WORDY.search(before):  # a table of numbers, which are many
+        return None
     pro = max((match.end() for match in _SPEAKS_FOR.finditer(before)), default=-1)
     con = max((match.end() for match in _SPEAKS_AGAINST.finditer(before)), default=-1)
     if pro > con and _SENTENCE_ENDS.search(before, pro):

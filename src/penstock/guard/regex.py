@@ -27,7 +27,7 @@ class Regex:
         """Raises ConfigError for a pattern that RE2 does not take, MissingExtra."""
         self._name = name
         self._kind = name.upper()
-        self._patterns = [_compiled(pattern, name) for pattern in patterns]
+        self._patterns = [_telling(pattern, name) for pattern in patterns]
         self._any = _compiled(_either(patterns), name)  # most texts have none of them: one search tells
         self._begun, longest = _begun(patterns, name)
         self.reads = Reads(where=("input", "tools", "output"), reach=None if longest is None else longest + 1)
@@ -76,6 +76,15 @@ def _compiled(pattern: str, name: str) -> re.Pattern[str]:
         compiled: re.Pattern[str] = re2.compile(pattern, options)
     except re2.error as error:
         raise _bad(pattern, name, error.args[0]) from None
+    return compiled
+
+
+def _telling(pattern: str, name: str) -> re.Pattern[str]:
+    """One that is not in every text. Raises as `_compiled` does."""
+    compiled = _compiled(pattern, name)
+    if compiled.fullmatch("") is not None:
+        hint = "write + for *, or what must be there"
+        raise ConfigError(f"the rule {name!r} has the pattern {pattern!r}, which matches nothing at all, too", hint=hint)
     return compiled
 
 

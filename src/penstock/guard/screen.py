@@ -161,7 +161,8 @@ class Screen:
             if tally.counts or (rule.shadow and tally.why):
                 counted = ", ".join(f"{count} × {kind}" for kind, count in sorted(tally.counts.items()))
                 action = rule.action(self._request.principal)
-                self._judge(rule.judgement(action, counted or tally.why, score=tally.score, took_s=tally.took_s))
+                why = tally.why if action == "refuse" else counted or tally.why
+                self._judge(rule.judgement(action, why, score=tally.score, took_s=tally.took_s))
         self._tallies = {rule: _Tally(Counter()) for rule in self._tallies}
 
     def _refusal(self, rule: Enforced) -> Judgement:

@@ -94,8 +94,10 @@ def windows(text: str, start: int, end: int, gaps: str) -> Iterator[tuple[int, i
 
 def resolve(spans: Iterable[Found]) -> tuple[Found, ...]:
     """Without overlaps, in the order of the text: of two that overlap the surer one counts, then the longer."""
-    kept: list[Found] = []
+    kept: list[Found] = []  # in the order of the text
     for span in sorted(spans, key=lambda span: (-span.score, span.start - span.end, span.start)):
-        if all(span.end <= other.start or other.end <= span.start for other in kept):
-            kept.append(span)
-    return tuple(sorted(kept))
+        place = bisect_right(kept, span.start, key=lambda other: other.start)
+        is_free = place == 0 or kept[place - 1].end <= span.start
+        if is_free and (place == len(kept) or span.end <= kept[place].start):
+            kept.insert(place, span)
+    return tuple(kept)

@@ -7,10 +7,10 @@ import re
 LONGEST = 600  # characters; a longer one is cut there
 
 _END = re.compile(
-    r"(?<=[.!?])[\"'”’)\]]*\s+|[。！？]|\s*\n\s*"
+    r"(?<=[.!?])[\"'”’)\]]*\s+|[。！？]|(?<!\s)\s*\n\s*"  # a run of space is looked at once: each of its places would be the square of them
     r"|(?<=\|)(?=[A-Z][A-Z ]+:)"  # the fields of an e-mail in one line
     r"|(?:\\[nrt])+\s*|(?<=[^\\]\")\s*[,:]\s*(?=\")"  # JSON: escaped line ends, and one string after another
-    r"|\s*(?:<!--|-->|</?\w[^<>]{0,80}>)\s*"  # markup
+    r"|(?:(?<!\s)\s+)?(?:<!--|-->|</?\w[^<>]{0,80}>)\s*"  # markup
 )
 _LETTER = re.compile(r"\w")
 

@@ -35,6 +35,8 @@ def make_router(
 
     Raises ConfigError for names that are not served, tiers that are missing and files that do not fit; MissingExtra.
     """
+    if (most := settings.max_cost_usd) is not None and (most.is_nan() or most <= 0):
+        raise ConfigError(f"router.max_cost_usd is {most}; it must be above 0", hint="leave it out for no limit")
     costs = costs or NoCosts()
     fixed = FixedRouter(routes, settings, embeds)
     if settings.policy == "fixed" or settings.mode == "off":

@@ -240,7 +240,7 @@ async def test_an_answer_grows_old() -> None:
 async def one_answer_bytes() -> int:
     page = Page()
     await page.events(ask())
-    return page.store.held_bytes
+    return (await page.store.held()).bytes
 
 
 async def test_the_longest_unused_goes_first() -> None:
@@ -274,7 +274,7 @@ def test_memory_stays_within_its_bound(asked: list[tuple[int, int]]) -> None:
                 first, _ = [event async for event in cache.keep(looked, answer(size), lambda: tab)]
                 assert first == Delta(text="x" * size)
             await cache.done(looked, good=True)
-            assert store.held_bytes <= 2000
+            assert (await store.held()).bytes <= 2000
             found = await cache.find(request, unheard)
             assert found.state == "hit"
             assert found.events[0] == Delta(text="x" * size)

@@ -63,6 +63,7 @@ def test_what_penstock_config_prints_is_read_back(tmp_path: Path, capsys: pytest
         ("kind = 3", "guard.rules.kind must be a text, got 3", ""),
         ('kind = "json"\naction = "block"', 'guard.rules.action must be "allow" or "redact" or "refuse", got \'block\'', ""),
         ('kind = "length"\nmax_chars = 0', "guard.rules.max_chars must be an integer of at least 1 or nothing, got 0", ""),
+        ('kind = "json"\non = ["inputs"]', 'guard.rules.on must be a list of "input" or "tools" or "output", got [\'inputs\']', ""),
         ('kind = "json"\nbudget_s = "soon"', "guard.rules.budget_s must be a number above 0, got 'soon'", ""),
     ],
 )

@@ -155,6 +155,8 @@ def test_what_config_shows_for_a_key_is_no_key(write) -> None:
         ("[upstreams]\nname = 1", "upstreams must be a list of tables"),
         ("[dispatch]\nhedge_after_s = 0", "dispatch.hedge_after_s must be a number above 0"),
         ("[router]\naliases = 3", "router.aliases must be a table"),
+        ('[router]\ntiers = { easy = "a" }', 'router.tiers must be a table of "simple" or "medium" or "complex" or "reasoning", got'),
+        ("[cache]\ndelta = 1", "cache.delta must be a number above 0 and below 1, got 1"),
     ],
 )
 def test_a_mistake_in_the_pipe_s_settings(write, text: str, says: str) -> None:

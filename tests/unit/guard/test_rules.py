@@ -175,6 +175,13 @@ def test_no_rules_is_no_guard() -> None:
         (RuleSettings(kind="json", keys={"bob": "redact"}), "cannot redact"),
         (RuleSettings(kind="length"), "has no max_chars"),
         (RuleSettings(kind="topics", patterns=[" "]), "names no topics"),
+        (RuleSettings(kind="regex", patterns=["fine", "a*"]), "has the pattern 'a*', which matches nothing at all"),
+        (RuleSettings(kind="length", max_chars=5, patterns=["x"]), "takes no patterns"),
+        (RuleSettings(kind="injection", max_chars=5), "takes no max_chars"),
+        (RuleSettings(kind="injection", threshold=5), "has the threshold 5"),
+        (RuleSettings(kind="grounded", threshold=-1), "has the threshold -1"),
+        (RuleSettings(kind="pii", regions=["DE", "XX"]), "knows no region 'XX'"),
+        (RuleSettings(kind="json", name='a]\n"b'), "has a name that cannot stand in a placeholder"),
     ],
 )
 def test_mistakes_in_the_settings_say_what_is_wrong(rule: RuleSettings, says: str) -> None:

@@ -196,3 +196,16 @@ async def test_the_keys_action_holds_for_answers_too() -> None:
     checked = Checked(request=chat("Hi", principal=Principal(name="boss")))
     events, _ = await heard(guard_of(replace(KEY, keys={"boss": "allow"})), said("sk-aaaa"), checked)
     assert texts(events)["text"] == "sk-aaaa"
+
+
+async def test_what_is_found_is_counted_once_where_a_text_reads_in_two_ways() -> None:
+    call = Delta(tool_calls=(ToolCallPiece(index=0, id="c", name="f", arguments='{"to": "sk-aaaa", "said": "\\"x\\""}'),))
+    events, judged = await heard(guard_of(KEY), [call, Delta(finish_reason="tool_calls")])
+    assert texts(events)[0] == '{"to": "[KEY]", "said": "\\"x\\""}'
+    assert [judgement.why for judgement in judged] == ["1 × KEY"]
+
+
+async def test_a_refusal_in_shadow_says_why() -> None:
+    rule = RuleSettings(kind="length", max_chars=3, on=["output"], dry_run=True, budget_s=10.0)
+    _, judged = await heard(guard_of(rule), said("four"))
+    assert [(judgement.action, judgement.why) for judgement in judged] == [("refuse", "4 characters; the most is 3")]

@@ -79,4 +79,5 @@ async def test_the_command_shows_sums_and_rows(tmp_path: Path, monkeypatch: pyte
     assert main(["usage", "--judgements", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[0])["mean_score"] == pytest.approx(0.97)
     assert main(["usage", "--judgements", "--bill"]) == 2
+    assert main(["usage", "--judgements", "--by", "day"]) == 2
     assert "ask for one of them" in capsys.readouterr().err

@@ -163,6 +163,8 @@ async def test_a_cascade_escalates_only_where_both_answers_keep_to_the_cost() ->
         ({"policy": "rules", "tiers": {"simple": "smal"}}, "router.tiers.simple is 'smal', which is not served .did you mean 'small'"),
         ({"policy": "rules", "aliases": {"auto": "small"}}, "'auto' is a name of its own"),
         ({"policy": "cascade", "tiers": {"simple": "small", "complex": "small"}}, "needs two models"),
+        ({"max_cost_usd": Decimal(-1)}, "router.max_cost_usd is -1; it must be above 0"),
+        ({"max_cost_usd": Decimal("NaN")}, "router.max_cost_usd is NaN; it must be above 0"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_at_the_start(settings: dict[str, object], says: str) -> None:

@@ -23,11 +23,6 @@ class MemoryStore:
         self._number = 0
         self._bytes = 0
 
-    @property
-    def held_bytes(self) -> int:
-        """What all entries count for."""
-        return self._bytes
-
     async def get(self, keys: Sequence[bytes]) -> dict[bytes, Entry]:
         found: dict[bytes, Entry] = {}
         now = self._clock()

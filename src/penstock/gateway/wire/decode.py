@@ -6,8 +6,8 @@ import math
 import re
 from collections.abc import Collection, Hashable, Mapping
 from functools import cache
-from types import MappingProxyType
-from typing import Any, TypeVar
+from types import MappingProxyType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Raw, Struct
@@ -19,6 +19,7 @@ S = TypeVar("S", bound=Struct)
 T = TypeVar("T")
 
 NOTHING_ELSE: Mapping[str, Neutral] = MappingProxyType({})
+_UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`")
 _PLACE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
 
 
@@ -116,20 +117,39 @@ def _parsed(body: bytes, kind: type[T]) -> T:
         parsed: T = _decoder(kind).decode(body)  # type: ignore[arg-type]
         return parsed
     except msgspec.ValidationError as error:
-        raise _misfit(str(error)) from None
+        raise _misfit(str(error), kind) from None
     except RecursionError:
         raise InvalidRequest("the body is nested too deeply") from None
     except (msgspec.DecodeError, ValueError) as error:  # ValueError: not UTF-8, or a number of thousands of digits
         raise InvalidRequest(f"the body is not valid JSON: {error}", hint="send one JSON object in UTF-8") from None
 
 
-def _misfit(message: str) -> InvalidRequest:
-    """msgspec's "Expected `int`, got `str` - at `$.n`" as an error that names the field."""
+def _misfit(message: str, kind: object) -> InvalidRequest:
+    """msgspec's "Expected `int`, got `str` - at `$.n`" as an error that names the field, and what it could have been."""
     place = _PLACE.search(message)
     if place is None or not place[1]:
         return InvalidRequest(f"the body does not fit: {message.replace('`', '')}")
+    known = _known(kind, place[1])
+    if unknown := _UNKNOWN.match(message):
+        param = f"{place[1]}.{unknown[1]}"
+        near = closest(unknown[1], known)
+        hint = f"did you mean '{place[1]}.{near}'?" if near else None
+        return InvalidRequest(f"unknown field {param[:80]!r}", hint=hint, param=param[:200])
     what = message[: place.start()].replace("`", "")
-    return InvalidRequest(f"{place[1]}: {what[:1].lower()}{what[1:]}", param=place[1])
+    hint = f"one of {', '.join(map(repr, known))}" if message.startswith("Invalid enum") and known else None
+    return InvalidRequest(f"{place[1]}: {what[:1].lower()}{what[1:]}", hint=hint, param=place[1])
+
+
+def _known(kind: object, place: str) -> tuple[str, ...]:
+    """The fields or the values that there are at a place of a body; none where it lies within a list."""
+    for name in place.split("."):
+        kind = next((get_type_hints(one)[name] for one in _options(kind) if name in getattr(one, "__struct_fields__", ())), None)
+    fields = (name for one in _options(kind) for name in getattr(one, "__struct_fields__", ()))
+    return (*fields, *(value for one in _options(kind) if get_origin(one) is Literal for value in get_args(one)))
+
+
+def _options(kind: object) -> tuple[Any, ...]:
+    return get_args(kind) if isinstance(kind, UnionType) or get_origin(kind) is Union else (kind,)
 
 
 def _label(name: str, raw: Raw) -> object:
