@@ -78,7 +78,7 @@ def spearman(one: Numbers, other: Numbers) -> float:
 
 
 def timed(which: str) -> dict[str, float]:
-    """Microseconds of processor time for a sentence of about twelve words, seen for the first time; the least of three."""
+    """Microseconds of processor time for a sentence of sixteen words, seen for the first time; the least of three."""
     sentences = [f"How do I change the address of order {number} before it is sent to my office?" for number in range(TIMED * 6)]
     encoder = open_vectors(which)  # type: ignore[arg-type]
     encoder.now(["Warm up."])

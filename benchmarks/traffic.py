@@ -1,7 +1,8 @@
 """Requests to replay: who asks what and when, with the answers where they are known.
 
 Arrivals are those of a trace (CSV whose first column is a time). What is asked is drawn from folders of public prompts and from the
-held-out half of the curriculum that the built-in models learned from:
+held-out items of the curriculum that the built-in models learned from. Of both, only the half is asked that neither the semantic cache
+nor the cascade was fitted to (`training/cascade.py`, `question_pairs.py`):
 
     task    35 %  a question of the curriculum, graded as in training/evaluate.py
     quora   35 %  questions; every second one is the partner of an earlier one, as its pair has it: the same in other words, or only like it
@@ -28,6 +29,10 @@ from pathlib import Path
 from random import Random
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from question_pairs import read_pairs, split
+
+from training.cascade import half_of
 from training.curriculum import TASKS
 from training.curriculum.turn import MINI, Task, Turn, called, draw
 
@@ -105,7 +110,7 @@ def tasks(source: Source, rng: Random) -> Iterator[Ask]:
     while True:
         task = rng.choices(TASKS, weights)[0]
         turn = draw(task, rng, "held_out")
-        if len(turn.answer) <= MOST_ANSWER_CHARS:
+        if len(turn.answer) <= MOST_ANSWER_CHARS and half_of(turn.key) == "report":
             yield Ask(0.0, "task", turn.user.replace(MINI, source.names[0]), graded(task, turn, source.names))
 
 
@@ -117,12 +122,12 @@ def graded(task: Task, turn: Turn, names: tuple[str, ...]) -> Right:
 
 def quora(source: Source, rng: Random) -> Iterator[Ask]:
     """The first of a pair, and sooner or later the second."""
-    pairs = list(lines(source.prompts / "semantic_cache_gptcache" / "qqp_pairs.jsonl.gz"))
+    pairs = split(read_pairs(there(source.prompts / "semantic_cache_gptcache" / "qqp_pairs.jsonl.gz")))[1]
     rng.shuffle(pairs)
     waiting: list[Ask] = []
     for pair in pairs:
-        yield Ask(0.0, "quora", str(pair["text_a"])[:MOST_CHARS])
-        waiting.append(Ask(0.0, "quora", str(pair["text_b"])[:MOST_CHARS], said_before="alike" if pair["label"] else "nearly"))
+        yield Ask(0.0, "quora", pair.text_a[:MOST_CHARS])
+        waiting.append(Ask(0.0, "quora", pair.text_b[:MOST_CHARS], said_before="alike" if pair.same else "nearly"))
         if len(waiting) > 20:
             yield waiting.pop(rng.randrange(len(waiting)))
 
@@ -162,11 +167,16 @@ def last_number_is(wanted: str) -> Right:
     return right
 
 
-def lines(path: Path) -> Iterator[dict[str, object]]:
-    """The objects of a JSON-lines file, packed or not. Raises SystemExit where there is none."""
+def there(path: Path) -> Path:
+    """Raises SystemExit where there is no such file."""
     if not path.is_file():
         raise SystemExit(f"there is no {path}: --prompts names the folder that holds the public prompts")
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+    return path
+
+
+def lines(path: Path) -> Iterator[dict[str, object]]:
+    """The objects of a JSON-lines file, packed or not. Raises SystemExit where there is none."""
+    with gzip.open(there(path), "rt", encoding="utf-8") if path.suffix == ".gz" else there(path).open(encoding="utf-8") as file:
         for line in file:
             if line.strip():
                 yield json.loads(line)

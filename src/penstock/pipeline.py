@@ -33,6 +33,7 @@ from penstock.core.types import (
     Route,
     Sampling,
     Vectors,
+    unheard,
 )
 from penstock.guard import AllowAll, Guard
 from penstock.meter import Admission, Hold, Ledger, MemoryLedger, NoPrices, Pricing, Unlimited
@@ -218,7 +219,14 @@ class Pipeline:
         return await (await self._tokenizing(request)).tokenize(request)
 
     async def count_tokens(self, request: Request) -> int:
-        """How many tokens the prompt of `request` has. Raises `ModelNotFound`, `InvalidRequest`."""
+        """How many tokens the prompt of `request` has, as the guard lets it pass: who counts may be another server.
+
+        Raises `ModelNotFound`, `InvalidRequest`, also for what the guard refuses.
+        """
+        checked = await self.guard.check(request, unheard)
+        if (refusal := checked.refusal) is not None:
+            raise InvalidRequest(f"refused by the rule {refusal.rule!r}: {refusal.why}")
+        request = checked.request
         route = (await self.router.choose(request)).route
         upstream = self.dispatch.upstreams[route.upstream]
         if isinstance(upstream, Counting):

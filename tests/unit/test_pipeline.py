@@ -137,6 +137,18 @@ async def test_a_redacted_input_is_what_the_upstream_sees() -> None:
     assert [request.tenant for request in upstream.requests] == ["redacted"]
 
 
+async def test_who_counts_tokens_sees_no_more_than_who_answers() -> None:
+    class Careful(AllowAll):
+        async def check(self, request: Request, judge: Judge) -> Checked:
+            refusal = Judgement(room="guard", rule="none", action="refuse", why="not this") if request.prompt == "no" else None
+            return Checked(request=replace(request, prompt="[NAME_1]"), refusal=refusal)
+
+    page = pipeline(FakeUpstream(), guard=Careful())
+    assert await page.count_tokens(ask()) == len("[NAME_1]")
+    with pytest.raises(InvalidRequest, match="not this"):
+        await page.count_tokens(replace(ask(), prompt="no"))
+
+
 async def test_a_guard_may_cut_the_output_short() -> None:
     class CutAfterFirst(AllowAll):
         async def watch(self, checked: Checked, events: AsyncGenerator[Event, None], judge: Judge) -> AsyncGenerator[Event, None]:

@@ -193,7 +193,7 @@ class VectorIndex:
             part.reading.add_done_callback(_heard)
         if (reading := part.reading) is not None:
             await asyncio.wait([reading], timeout=max(0.0, LOAD_S - (self._clock() - part.read_s)))
-            if reading.done():
+            if reading.done() and not reading.cancelled():  # it is where the scope was forgotten meanwhile
                 reading.result()
         if not part.keys:
             return []

@@ -6,6 +6,7 @@ English, by rules and small word lists; nothing is learned here. A text that doe
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -29,11 +30,13 @@ from penstock.cache.lexicon import (
     UNITS,
 )
 
+LONGEST_NAME = 128  # characters of an identifier; a longer word is none, and would take the square of its length
+
 _TOKEN = re.compile(
-    r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*\(\)"  # a call: foo.bar()
+    r"[A-Za-z_][A-Za-z0-9_]{0,63}(?:\.[A-Za-z_][A-Za-z0-9_]{0,63}){0,8}\(\)"  # a call: foo.bar()
     r"|c\+\+|[cf]\#|\.net\b"
     r"|(?<![\w.)])-\d+(?:[.,:/]\d+)*|\d+(?:[.,:/]\d+)*(?:st|nd|rd|th)?"
-    r"|[^\W_]+(?:_[^\W_]+)+|[^\W\d_]+(?:['’][^\W\d_]+)*"
+    r"|[^\W_]{1,64}(?:_[^\W_]+)+|[^\W\d_]+(?:['’][^\W\d_]+)*"
     r"|(?:==|!=|<=|>=|&&|\|\||\+\+|--|->|=>|::|<<|>>|[%$€£¥₹°<>=+*/^-])",
     re.IGNORECASE,
 )
@@ -170,6 +173,8 @@ def _value(raw: list[str], at: int) -> tuple[str | None, int]:
     while at + used < len(raw) and raw[at + used].lower() in MULTIPLES:
         value *= MULTIPLES[raw[at + used].lower()]
         used += 1
+    if math.isinf(value):  # of more than 308 digits
+        return " ".join(raw[at : at + used]), used
     return f"{value:g}" if abs(value) < 1e6 else str(int(value)) if value == int(value) else str(value), used
 
 
@@ -216,7 +221,7 @@ def _code(raw: list[str]) -> Iterator[str]:
     for token in raw:
         if _OPERATOR.fullmatch(token) or token.lower() in CODE_NAMES:
             yield CODE_NAMES.get(token.lower(), token)
-        elif _IDENTIFIER.match(token) and _LATIN.fullmatch(token.removesuffix("()")):
+        elif len(token) <= LONGEST_NAME and _IDENTIFIER.match(token) and _LATIN.fullmatch(token.removesuffix("()")):
             yield token.removesuffix("()")
 
 

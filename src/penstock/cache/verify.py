@@ -64,7 +64,7 @@ def _polarity(asked: Reading, stored: Reading) -> Iterator[str]:
 def _names(asked: Reading, stored: Reading) -> Iterator[str]:
     """Names of one side of which the other side has no word."""
     for name, other in [(name, stored) for name in asked.names] + [(name, asked) for name in stored.names]:
-        if not name & set(other.order) and not _initials(name, other):
+        if name not in other.names and not name & set(other.order) and not _initials(name, other):
             yield f"name: {' '.join(sorted(name))}"
 
 

@@ -22,7 +22,7 @@ from penstock.meter import attempts, judgements, keys
 from penstock.meter.bill import bills
 from penstock.meter.database import Database, open_database
 from penstock.meter.spool import waiting
-from penstock.meter.usage import Filter, rows, usage
+from penstock.meter.usage import By, Filter, rows, usage
 
 AGO = re.compile(r"(\d+)(min|h|d)")
 SECONDS = {"min": 60, "h": 3600, "d": 86400}
@@ -63,7 +63,7 @@ def _asked(database: Database, arguments: argparse.Namespace, settings: Settings
         return judgements.rows(database, only) if arguments.rows else map(msgspec.structs.asdict, judgements.counted(database, only))
     if arguments.rows:
         return rows(database, only)
-    by = arguments.by or "model"
+    by: By = arguments.by or "model"
     found = [msgspec.structs.asdict(row) for row in usage(database, by, only)]
     if by == "key":
         return [{"key": (id := row.pop("name")), "name": names.get(id, ""), **row} for row in found]

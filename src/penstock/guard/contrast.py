@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from penstock.guard.statements import statements
 Floats = NDArray[np.float32]
 
 MOST_FORBIDDEN = 4  # statements of a system prompt that are compared with the prompt
+MOST_SYSTEMS = 8  # system prompts whose reading is kept: each turn of a chat is judged beside the same one
 MOST_ASKED = 6  # statements of a prompt that are: its first and its last
 
 SYSTEM: tuple[str, ...] = (
@@ -58,10 +60,11 @@ _COMMON_WORDS = (
 _COMMON = frozenset(_COMMON_WORDS.split())
 
 
-def forbidden(system: str) -> list[str]:
+@lru_cache(maxsize=MOST_SYSTEMS)
+def forbidden(system: str) -> tuple[str, ...]:
     """The statements of a system prompt that say what must not be done, the last ones where there are many."""
     found = [system[start:end] for start, end in statements(system)]
-    return [sentence for sentence in found if _FORBIDS.search(sentence)][-MOST_FORBIDDEN:]
+    return tuple([sentence for sentence in found if _FORBIDS.search(sentence)][-MOST_FORBIDDEN:])
 
 
 def asked(text: str) -> list[str]:

@@ -11,7 +11,7 @@ within documents. What it misses is in docs/guardrails.md.
 from __future__ import annotations
 
 import asyncio
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from msgspec import Struct
@@ -21,7 +21,7 @@ from penstock.core.config import RuleSettings
 from penstock.core.errors import ConfigError, LoadError
 from penstock.embed.static import STATIC_FOLDER, StaticTable
 from penstock.guard.calibration import thresholds
-from penstock.guard.contrast import against_document, against_system, asked, forbidden, near_document, near_system
+from penstock.guard.contrast import MOST_SYSTEMS, against_document, against_system, asked, forbidden, near_document, near_system
 from penstock.guard.features import COUNTS, counts, grams
 from penstock.guard.head import Head, load_head, logistic
 from penstock.guard.rule import Means, Opinion, Reads, Span, Text
@@ -81,12 +81,19 @@ def tool_features(texts: list[str], *, table: bool) -> Floats:
 
 def input_features(text: str, system: str, pasted: float) -> Floats:
     """[features] of a prompt: what it says, what its system prompt has to do with it, and the worst statement pasted into it."""
-    keeps = forbidden(system)
-    vectors = encoder().encode([text, *asked(text), *keeps, system])
-    near = near_system(vectors[: -len(keeps) - 1], vectors[-len(keeps) - 1 : -1], vectors[-1])
+    keeping, told = _vectors_of(system)
+    asking = encoder().encode([text, *asked(text)])
+    near = near_system(asking, keeping, told)
     if not system:
         near = np.zeros_like(near)
-    return np.concatenate((counts(text), against_system(text, system), near, np.array([np.tanh(pasted / 4)], np.float32), vectors[0]))
+    return np.concatenate((counts(text), against_system(text, system), near, np.array([np.tanh(pasted / 4)], np.float32), asking[0]))
+
+
+@lru_cache(maxsize=MOST_SYSTEMS)
+def _vectors_of(system: str) -> tuple[Floats, Floats]:
+    """Of what a system prompt forbids [m, d], and of all of it [d]."""
+    vectors = encoder().encode([*forbidden(system), system])
+    return vectors[:-1], vectors[-1]
 
 
 def worst_pasted(text: str, tools: Head) -> float:
@@ -119,7 +126,7 @@ class Injection:
         self.reads = Reads(where=("input", "tools"), roles=("user", "tool"), parts=("text",), unit="whole")
 
     async def judge(self, text: Text) -> Opinion:
-        if len(text.text) <= INLINE_CHARS:
+        if len(text.text) + len(text.system) <= INLINE_CHARS:
             return self._judge(text)
         return await asyncio.to_thread(self._judge, text)
 

@@ -105,8 +105,9 @@ class RuleGuard:
         """What each rule says of each text that it reads; only what is not remembered is asked."""
         found: dict[Enforced, dict[int, Verdict]] = {rule: {} for rule in rules}
         asked: list[tuple[Enforced, int, bytes]] = []
+        told = {system: _digest(system.encode(errors="surrogatepass")) for system in {text.system for text in texts}}
         for place, text in enumerate(texts):
-            digest = _digest(text)
+            digest = _digest_of(text, told[text.system])
             for rule in rules:
                 if rule.wants(text):
                     key = digest + rule.name.encode()
@@ -169,11 +170,15 @@ async def _readings(text: Text) -> list[View]:
     return readings(text.text) if len(text.text) <= LONG else await asyncio.to_thread(readings, text.text)
 
 
-def _digest(text: Text) -> bytes:
-    """Of all that an opinion may depend on; no key learns by the time it takes what another asked."""
+def _digest_of(text: Text, told: bytes) -> bytes:
+    """Of all that an opinion may depend on; no key learns by the time it takes what another asked. `told` is its system prompt's."""
+    parts = (text.principal.key_id, text.where, text.role, text.part, text.text)
+    return _digest(told, *(part.encode(errors="surrogatepass") for part in parts))
+
+
+def _digest(*parts: bytes) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
-    for part in (text.principal.key_id, text.where, text.role, text.part, text.system, text.text):
-        raw = part.encode(errors="surrogatepass")
-        digest.update(len(raw).to_bytes(8, "little"))
-        digest.update(raw)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
     return digest.digest()

@@ -54,6 +54,8 @@ def read_samples(path: Path) -> list[Sample]:
                 found.append(msgspec.json.decode(line, type=Sample))
             except msgspec.DecodeError as error:
                 raise UserError(f"{path}, line {number}: {error}", hint=f"each line is {FORM}") from error
+            if found[-1].prompt is None and not found[-1].messages:
+                raise UserError(f"{path}, line {number} has neither a prompt nor messages", hint=f"each line is {FORM}")
     return found
 
 

@@ -119,10 +119,17 @@ def _bootstrap(parts: Sequence[Part], names: Sequence[str], rounds: int, seed: i
     areas: dict[str, Doubles] = {name: np.zeros(rounds) for name in names}
     total = np.zeros(rounds)
     for part in parts:
-        weights = drawn[:, part.groups] if drawn is not None and part.groups is not None else _draws(len(part.gain), rounds, rng)
-        total += weights @ part.gain
-        for name in names:
-            areas[name] += _areas(part.scores[name], part.gain, weights)
+        if drawn is not None and part.groups is not None:
+            known, member = np.unique(part.groups, return_inverse=True)
+            weights = drawn[:, known]
+            total += weights @ np.bincount(member, part.gain)
+            for name in names:
+                areas[name] += _group_areas(part.scores[name], part.gain, member, weights)
+        else:
+            weights = _draws(len(part.gain), rounds, rng)
+            total += weights @ part.gain
+            for name in names:
+                areas[name] += _areas(part.scores[name], part.gain, weights)
     total[total <= 0] = np.nan
     return {name: made / total for name, made in areas.items()}
 
@@ -142,6 +149,18 @@ def _areas(score: Doubles, gain: Doubles, weights: Doubles) -> Doubles:
     steps = np.diff(calls, axis=1, prepend=0.0) / np.maximum(calls[:, -1:], 1.0)
     sums[:, 1:] += sums[:, :-1].copy()
     return np.asarray(np.einsum("rn,rn->r", steps, sums) / 2)
+
+
+def _group_areas(score: Doubles, gain: Doubles, member: NDArray[np.intp], weights: Doubles) -> Doubles:
+    """The same where whole groups are drawn: the area is a quadratic form in how often each was. `weights` [rounds, groups]."""
+    order = np.argsort(-score, kind="stable")
+    ends = _ends(score[order])
+    mine = np.eye(weights.shape[1])[member[order]]  # [n, groups]
+    calls = np.diff(np.cumsum(mine, axis=0)[ends], axis=0, prepend=0.0)
+    sums = np.cumsum(mine * gain[order, None], axis=0)[ends]
+    sums[1:] += sums[:-1].copy()
+    areas = np.einsum("rg,gh,rh->r", weights, calls.T @ sums, weights, optimize=True) / 2
+    return np.asarray(areas / np.maximum(weights @ mine.sum(axis=0), 1.0))
 
 
 def _ends(ranked: Doubles) -> NDArray[np.intp]:

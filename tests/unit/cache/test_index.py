@@ -189,3 +189,15 @@ async def test_memory_is_bounded_and_what_was_forgotten_is_read_again(source: So
     source.put(b"huge", unit(100))
     assert len(await index.nearest(b"huge", vectors[0], 200)) == 45
     await index.close()
+
+
+async def test_a_lookup_that_waits_for_a_scope_survives_its_being_forgotten() -> None:
+    source = Source()
+    source.late.clear()
+    index = VectorIndex(source, DIMENSIONS, 100)
+    waiting = asyncio.create_task(index.nearest(SCOPE, unit(1)[0], 3))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    index.forget()
+    assert await waiting == []
+    await index.close()

@@ -107,3 +107,13 @@ def test_forms_of_one_word_have_one_stem(one: str, other: str) -> None:
 def test_every_minimal_pair_of_the_benchmarks_templates_is_told_apart_and_no_paraphrase() -> None:
     for pair in template_pairs():
         assert bool(differences(pair.text_b, pair.text_a)) is not pair.same, pair
+
+
+def test_a_number_too_long_for_a_float_is_a_number() -> None:
+    one, other = "9" * 400, "9" * 399 + "8"
+    assert differences(f"Is {one} million prime?", f"Is {one} million prime?") == ()
+    assert differences(f"Is {one} prime?", f"Is {other} prime?")
+
+
+def test_a_name_that_is_there_twice_differs_from_nothing() -> None:
+    assert differences("A'AA", "A'AA") == ()

@@ -11,9 +11,10 @@ from guarded import chat, guard_of
 
 from penstock.cli import main
 from penstock.core.config import RuleSettings
-from penstock.core.errors import ConfigError
+from penstock.core.errors import ConfigError, UserError
 from penstock.guard.calibration import calibrated, most_above, needed, upper_bound
 from penstock.guard.head import Head, load_head
+from penstock.guard.traffic import read_samples
 
 SHOPS = ("tea", "shoes", "books", "lamps", "bikes")
 ASKS = (
@@ -107,3 +108,10 @@ def test_a_line_that_is_no_sample_is_named(tmp_path: Path, capsys: pytest.Captur
     path.write_text('{"prompt": "hi"}\n{"prompt": 3}\n')
     assert main(["guard", "calibrate", str(path)]) == 2
     assert "line 2" in capsys.readouterr().err
+
+
+def test_a_line_that_asks_nothing_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "traffic.jsonl"
+    file.write_text('{"prompt": "Hello"}\n{"promt": "Hello"}\n')
+    with pytest.raises(UserError, match="line 2 has neither a prompt nor messages"):
+        read_samples(file)

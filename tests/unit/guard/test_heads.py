@@ -11,7 +11,7 @@ from guarded import chat, guard_of, heard
 from penstock.core.config import RuleSettings
 from penstock.core.errors import ConfigError, LoadError
 from penstock.core.types import Delta, Finish, Message, Request
-from penstock.guard.features import BUCKETS, grams
+from penstock.guard.features import BUCKETS, COUNTS, counts, grams
 from penstock.guard.head import HEADS_FOLDER, load_head
 from penstock.guard.protocol import Checked
 from penstock.guard.statements import statements
@@ -125,3 +125,11 @@ def test_a_broken_head_is_told_by_its_file(tmp_path: Path) -> None:
     (tmp_path / "input.safetensors").write_bytes((HEADS_FOLDER / "input.safetensors").read_bytes()[:500])
     with pytest.raises(LoadError, match=r"input\.safetensors cannot be read"):
         load_head("input", tmp_path)
+
+
+@pytest.mark.parametrize("run", ["\n", " \n", " ", "<", "(", "[", "{", "*", "#", "a-", "“"])
+def test_a_run_of_signs_takes_no_longer_than_words(run: str) -> None:
+    """With the square of its length it would take minutes, in which nobody else is served."""
+    hostile = run * (40_000 // len(run))
+    assert len(counts(hostile)) == len(COUNTS)
+    assert len(statements(hostile)) < len(hostile)

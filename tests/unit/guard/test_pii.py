@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from guarded import chat, guard_of
 
 from penstock.core.config import RuleSettings
 from penstock.core.errors import ConfigError
@@ -130,3 +131,15 @@ def test_a_long_hostile_text_takes_no_more_than_its_share() -> None:
     finder = Finder()
     for hostile in ("1 " * 5_000, "a@" * 50_000, "-----BEGIN PRIVATE KEY-----" * 4_000, "+1-" * 3_000, "ab12 " * 2_000, "::1" * 3_000):
         assert len(finder.spans(hostile)) < len(hostile)
+
+
+async def test_a_long_list_of_addresses_is_redacted_each_by_its_own_placeholder() -> None:
+    guard = guard_of(RuleSettings(kind="pii", action="redact", budget_s=60.0))
+    people = [f"p{number}@example.org" for number in range(3_000)]
+    checked = await guard.check(chat(" ".join(people)), lambda _: None)
+    assert list(checked.originals.values()) == people
+
+
+def test_a_password_ends_where_chinese_goes_on() -> None:
+    text = "我的password=Hunter2!xy，谢谢"
+    assert [text[found.start : found.end] for found in Finder().spans(text)] == ["Hunter2!xy"]
