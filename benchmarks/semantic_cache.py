@@ -1,7 +1,6 @@
 """The semantic cache's judgement on labelled pairs of questions: how often it answers wrongly, and how often it answers at all.
 
-    python benchmarks/semantic_cache.py --pairs ../shared/data/prompts/semantic_cache_gptcache/qqp_pairs.jsonl.gz --delta 0.02 \\
-        --mrpc ../shared/data/prompts/mrpc
+    python benchmarks/semantic_cache.py --pairs FILE --delta 0.02 --mrpc FOLDER
 
 FILE has a JSON object a line: text_a, text_b, label (1: one answer does for both). Half of it, by clusters of shared texts, is what
 `training/pairs.py` may learn from; the other half is the unseen part, and nothing here is chosen on it. Each text_a is stored, each text_b
@@ -49,10 +48,13 @@ from penstock.cache.verdict import WEIGHTS, Candidate, Verifier
 from penstock.cache.verify import differences, found
 from penstock.embed import TextVectors, open_vectors
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from figures import wilson
 from minimal_pairs import Pair, question_pairs, template_pairs
-from question_pairs import Labelled, read_mrpc, read_pairs, same_groups, split
-from vectors import Texts
+
+from training.question_pairs import Labelled, read_mrpc, read_pairs, same_groups, split
+from training.vectors import Texts
 
 Floats = NDArray[np.float32]
 GPTCACHE_COSINE = 0.6  # SearchDistanceEvaluation: 4 - d² ≥ 0.8 · 4 for vectors of unit length, d² = 2 - 2 cos
@@ -350,16 +352,6 @@ def real_gptcache(stream: Stream) -> dict[str, object]:
     served = Served(hit, hit & ~stream.same[:, 0])
     print(row("GPTCache's SearchDistanceEvaluation, 0.8", served))
     return {"installed": True, "error_rate": served.error_rate, "hit_rate": served.hit_rate}
-
-
-def wilson(count: int, total: int) -> list[float]:
-    """The 95 % interval of a share."""
-    if not total:
-        return [0.0, 1.0]
-    z, share = 1.96, count / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return [float(max(0.0, middle - half)), float(min(1.0, middle + half))]
 
 
 def difference(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 Arrivals are those of a trace (CSV whose first column is a time). What is asked is drawn from folders of public prompts and from the
 held-out items of the curriculum that the built-in models learned from. Of both, only the half is asked that neither the semantic cache
-nor the cascade was fitted to (`training/cascade.py`, `question_pairs.py`):
+nor the cascade was fitted to (`training/cascade.py`, `training/question_pairs.py`):
 
     task    35 %  a question of the curriculum, graded as in training/evaluate.py
     quora   35 %  questions; every second one is the partner of an earlier one, as its pair has it: the same in other words, or only like it
@@ -29,12 +29,10 @@ from pathlib import Path
 from random import Random
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from question_pairs import read_pairs, split
-
 from training.cascade import half_of
 from training.curriculum import TASKS
 from training.curriculum.turn import MINI, Task, Turn, called, draw
+from training.question_pairs import read_pairs, split
 
 SHARES = {"task": 35, "quora": 35, "oasst": 15, "gsm8k": 13, "attack": 2}
 MOST_CHARS = 600  # of a prompt

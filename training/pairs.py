@@ -1,11 +1,11 @@
 """Train the semantic cache's pair model: P(the answer to one question answers another).
 
-    python -m training.pairs ../shared/data/prompts/semantic_cache_gptcache/qqp_pairs.jsonl.gz --encoder minilm
+    python -m training.pairs FILE --encoder minilm
 
-Learns from one half of the file's clusters (`benchmarks/question_pairs.split`) and never reads the other. Examples are each lookup's own
-labelled partner, and the nearest of all stored questions: what a cache would offer. A fifth of the learning half, again by clusters, is
-kept aside to choose the weight decay and to calibrate (Platt, 1999): log-odds of weights that fit their own examples are too sure.
-Writes `src/penstock/cache/weights/ENCODER.safetensors`, a few kilobytes.
+FILE holds labelled pairs of questions (`training/question_pairs.py`). Learns from one half of its clusters and never reads the other.
+Examples are each lookup's own labelled partner, and the nearest of all stored questions: what a cache would offer. A fifth of the
+learning half, again by clusters, is kept aside to choose the weight decay and to calibrate (Platt, 1999): log-odds of weights that fit
+their own examples are too sure. Writes `src/penstock/cache/weights/ENCODER.safetensors`, a few kilobytes.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from benchmarks.question_pairs import Labelled, read_pairs, same_groups, split
-from benchmarks.vectors import Texts
 from penstock.cache.pairs import BUCKETS, NUM_FEATURES, buckets, features
 from penstock.cache.reading import read
 from penstock.cache.verdict import WEIGHTS
 from penstock.cache.verify import found
 from penstock.embed import open_vectors
+from training.question_pairs import Labelled, read_pairs, same_groups, split
+from training.vectors import Texts
 
 DECAYS = (0.3, 1.0, 3.0)
 EPOCHS = 12

@@ -188,8 +188,9 @@ class AnswerCache:
                 why = f"the same request was answered {max(0.0, self._clock() - entry.made_at):.0f} s ago"
                 self._say(judge, "exact", "hit", why, since_s=started_s)
                 plan.writes = False  # it is there
-                return answer if self._settings.exact == "on" else None
-            if plan.text is None:
+                if self._settings.exact == "on":
+                    return answer
+            elif plan.text is None:
                 self._say(judge, "exact", "miss", "no such request is stored", since_s=started_s)
         return await self._found_by_meaning(plan, plan.text, judge) if plan.text is not None else None
 
@@ -209,7 +210,7 @@ class AnswerCache:
             plan.weight += _weight(event)
             if plan.weight <= self._settings.max_bytes:
                 seen.append(event)
-                if isinstance(event, Finish) and is_whole(event, seen):
+                if isinstance(event, Finish) and is_whole(event, seen) and not tab().stands_in:
                     plan.answer = answer_of(seen, event, tab())
                     plan.fits = plan.text is not None and why_unfit(seen) is None
             else:

@@ -27,6 +27,8 @@ from penstock.cache.verify import found
 Floats = NDArray[np.float32]
 
 WEIGHTS = Path(__file__).parent / "weights"
+NEAR = 0.5  # cosine from which a reason speaks of what differs
+FAR = "nothing stored is near"
 MOST_READ = 4096  # readings kept, some 2 kB each
 MOST_GROUPS = 1024  # tallies kept; the group longest unused begins anew
 
@@ -87,7 +89,7 @@ class Verifier:
         Not the most trusted: the highest of several estimates is too high.
         """
         if not candidates:
-            return None, 0.0, None, "nothing stored is near"
+            return None, 0.0, None, FAR
         asked = self._read(text)
         cosines = np.stack([candidate.vector for candidate in candidates]) @ vector
         why = ""
@@ -96,7 +98,8 @@ class Verifier:
             if (reason := next(found(asked, stored), None)) is None:
                 return place, self._model.trust(asked, stored, vector, candidates[place].vector), float(cosines[place]), ""
             why = why or reason
-        return None, 0.0, float(cosines.max()), f"the nearest differs in {why.partition(':')[0]}"
+        nearest = float(cosines.max())
+        return None, 0.0, nearest, FAR if nearest < NEAR else f"the nearest differs in {why.partition(':')[0]}"
 
     def _tally(self, group: str) -> Tally:
         tally = self._tallies.setdefault(group, Tally())

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 from penstock.core.errors import missing_extra
-from penstock.guard.spans import BEFORE, Found, Pattern, Scanner, compiled, touches, windows
+from penstock.guard.spans import BEFORE, UNSPACED, Found, Pattern, Scanner, compiled, touches, windows
 
 Find = Callable[[str], Iterable[Found]]
 
@@ -105,7 +105,8 @@ PATTERNS = (
     Pattern(kind="mac", regex=r"(?i)[0-9A-F]{2}(?:(?::[0-9A-F]{2}){5}|(?:-[0-9A-F]{2}){5})", edges=":-"),
     Pattern(kind="crypto", regex=r"(?:[13][1-9A-HJ-NP-Za-km-z]{25,34}|bc1[02-9ac-hj-np-z]{11,71}|0x[0-9a-fA-F]{40})", check=_coin),
     Pattern(kind="credentials",
-            regex=r"(?i)\b[a-z][a-z0-9+.\-]{1,15}://([^\s/:@'\"<>,;\x{2e80}-\x{10ffff}]{1,64}:[^\s/@'\"<>,;\x{2e80}-\x{10ffff}]{1,128})@", check=_credentials),
+            regex=rf"(?i)\b[a-z][a-z0-9+.\-]{{1,15}}://([^\s/:@'\"<>,;{UNSPACED}]{{1,64}}:[^\s/@'\"<>,;{UNSPACED}]{{1,128}})@",
+            check=_credentials),
     Pattern(kind="birth_date", regex=_BORN + r".{0,24}?\b(" + _DATE + r")", score=0.8),
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from penstock.guard.spans import Pattern, Scanner
+from penstock.guard.spans import UNSPACED, Pattern, Scanner
 
 _BEGIN = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
 _BREAK = r"(?:\r?\n|\\n|\\r)"  # as it is, or escaped in JSON
@@ -82,7 +82,8 @@ PATTERNS = (
     Pattern(kind="bearer", regex=r"(?i)\bbearer\s+([A-Za-z0-9._~+/\-]{16,}=*)", check=_random, score=0.9),
     Pattern(kind="bearer", regex=r"(?i)\bauthorization['\"]?\s*[:=]\s*['\"]?basic\s+([A-Za-z0-9+/]{12,500}={0,2})", score=0.9),
     Pattern(kind="password",
-            regex=rf"(?i){_NAMES}['\"]?\s{{0,3}}(?:=>|:=|==?|:|\bis\b)\s{{0,3}}['\"]?([^\s'\",;`\x{{2e80}}-\x{{10ffff}}]{{6,500}})", check=_password, score=0.7),
+            regex=rf"(?i){_NAMES}['\"]?\s{{0,3}}(?:=>|:=|==?|:|\bis\b)\s{{0,3}}['\"]?([^\s'\",;`{UNSPACED}]{{6,500}})",
+            check=_password, score=0.7),
 )  # fmt: skip
 
 

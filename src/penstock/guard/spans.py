@@ -12,6 +12,7 @@ from penstock.core.errors import missing_extra
 
 LONGEST_NUMBER = 44  # characters of an account or telephone number with its spaces
 MOST_GROUPS = 9  # of a number: as many has the longest account number
+UNSPACED = r"\x{2e80}-\x{10ffff}"  # letters, in RE2's syntax, that follow a word without a space: Chinese, Japanese, Korean
 BEFORE = 48  # characters before a find that may speak for or against it
 
 

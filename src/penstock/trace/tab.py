@@ -25,3 +25,4 @@ class Tab:
         self.ended_s: float | None = None  # None: still under way
         self.reason: FinishReason = "abort"
         self.failure: Failure | None = None
+        self.stands_in = False  # its answer is given because a better one failed: no cache keeps it

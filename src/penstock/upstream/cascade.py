@@ -111,9 +111,11 @@ class Cascade:
         if trial.finish is None or answered is None:  # it was stopped, so it is asked once more
             async with aclosing(self._source.stream(request, chosen, progress)) as events:
                 async for event in events:
+                    if progress.answering is not None:
+                        progress.answering.stands_in = True
                     yield event
             return
-        answered.purpose = "answer"
+        answered.purpose, answered.stands_in = "answer", True
         progress.answering, progress.decision = answered, replace(chosen, route=answered.route)
         for event in trial.events:
             yield event

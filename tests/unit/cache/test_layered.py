@@ -354,3 +354,10 @@ async def test_the_real_encoder_and_the_real_judgement_take_part(tmp_path: Path)
     assert (other.action, "number" in other.why) == ("miss", True)
     await cache.close()
     await vectors.close()
+
+
+async def test_an_exact_tier_in_shadow_takes_no_hit_from_the_other() -> None:
+    async with page(exact="shadow") as here:
+        await here.events(ask())
+        assert await here.states(ask()) == ["hit"]
+        assert [(judged.rule, judged.shadow) for judged in here.ledger.entries[-1].judgements] == [("exact", True), ("semantic", False)]

@@ -378,3 +378,11 @@ def test_the_file_is_its_owner_s_alone(tmp_path: Path) -> None:
         runner.run(store.put(entry("a")))
         assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("cache.db*")} == {0o600}
         runner.run(store.close())
+
+
+async def test_a_comparison_in_redis_that_cannot_be_read_is_left_out(redis_url: str, tmp_path: Path) -> None:
+    async with open_store("redis", tmp_path, redis_url, time.time, prefix="test:{unreadable}") as store:
+        await store.put(entry())
+        await store.note(key("a"), Seen(0.9, same=True))
+        await store._redis.rpush(store._name("o", key("a")), b"\xc1")  # type: ignore[attr-defined]
+        assert (await store.get([key("a")]))[key("a")].seen == (Seen(0.9, same=True),)

@@ -10,6 +10,8 @@ from decimal import Decimal
 import pytest
 from msgspec.structs import replace
 
+from penstock.cache import AnswerCache
+from penstock.core.config import CacheSettings
 from penstock.core.errors import InvalidRequest, Overloaded, UpstreamFailed
 from penstock.core.types import (
     Decision,
@@ -243,6 +245,14 @@ async def test_a_second_model_that_fails_gives_the_whole_first_answer_without_as
     assert await page.text(ask()) == "One two"
     assert page.attempts() == [("s", "answer", "stop"), ("l", "answer", "error")]
     assert page.ended.finish.cost_usd == Decimal("0.07")
+
+
+@pytest.mark.parametrize("small", [UNSURE, Script(pieces=("Hmm", " so"), logprobs=(-0.0001, -2.0))])
+async def test_an_answer_that_stands_in_for_a_failed_one_is_not_given_again(small: Script) -> None:
+    page = Page(small, FakeUpstream(Script(error=Overloaded("full")), BETTER, model="large"), cache=AnswerCache(CacheSettings(exact="on")))
+    greedy = ask(sampling=Sampling(temperature=0.0))
+    assert [await page.text(greedy) for _ in range(3)] == ["".join(small.pieces), "Better", "Better"]
+    assert [ended.cache for ended in page.ledger.entries] == ["miss", "miss", "hit"]
 
 
 async def test_two_models_that_fail_give_the_second_ones_error() -> None:

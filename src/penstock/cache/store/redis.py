@@ -10,6 +10,7 @@ node. What Redis forgets, in a crash say, is a miss; an entry is given only as i
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from importlib.resources import files
@@ -154,8 +155,9 @@ class RedisStore:
 
 def _seen(written: Sequence[bytes]) -> Iterator[Seen]:
     for each in written:
-        similarity, same = msgspec.msgpack.decode(each, type=tuple[float, bool])
-        yield Seen(similarity, same)
+        with contextlib.suppress(msgspec.DecodeError):  # another version of Penstock wrote it
+            similarity, same = msgspec.msgpack.decode(each, type=tuple[float, bool])
+            yield Seen(similarity, same)
 
 
 def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
