@@ -120,8 +120,8 @@ def shown(name: str, table: Table, parts: list[Part]) -> dict[str, object]:
     return {
         "apgr": round(own.apgr, 4),
         "interval": [round(own.low, 4), round(own.high, 4)],
-        "cpt50": own.cpt50,
-        "cpt80": own.cpt80,
+        "cpt50": own.cpt50 and round(own.cpt50, 3),
+        "cpt80": own.cpt80 and round(own.cpt80, 3),
         "baselines": {name: round(area, 4) for name, area in others.items()},
         "best_baseline": best,
         "more": [round(figure, 4) for figure in (against.more, against.low, against.high)],

@@ -3,9 +3,9 @@
     python benchmarks/semantic_cache.py --pairs FILE --delta 0.02 --mrpc FOLDER
 
 FILE has a JSON object a line: text_a, text_b, label (1: one answer does for both). Half of it, by clusters of shared texts, is what
-`training/pairs.py` may learn from; the other half is the unseen part, and nothing here is chosen on it. Each text_a is stored, each text_b
-looked up, in shuffled order, by the real `Verifier`: it begins with what ships, knows nothing of this traffic, and learns from its
-trials as it goes, whose outcome is the label.
+`training/pairs.py` may learn from; the other half is the unseen part (docs/cache.md says what was changed after runs on it). Each
+text_a is stored, each text_b looked up, in shuffled order, by the real `Verifier`: it begins with what ships, knows nothing of this
+traffic, and learns from its trials as it goes, whose outcome is the label.
 
     error_rate = wrong answers served / lookups (as vCache defines it)      hit_rate = answers served / lookups
 

@@ -190,6 +190,8 @@ class AnswerCache:
                 plan.writes = False  # it is there
                 if self._settings.exact == "on":
                     return answer
+                if self._settings.semantic == "shadow":  # there is nothing to learn of the very same
+                    return None
             elif plan.text is None:
                 self._say(judge, "exact", "miss", "no such request is stored", since_s=started_s)
         return await self._found_by_meaning(plan, plan.text, judge) if plan.text is not None else None

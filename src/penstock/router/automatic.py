@@ -53,8 +53,11 @@ class AutomaticRouter:
         return self._fixed.aliases
 
     async def choose(self, request: Request, judge: Judge = unheard) -> Decision:
-        """Raises also `InvalidRequest` where every way to answer may cost more than the request may."""
+        """Raises also `InvalidRequest` where every way to answer may cost more than the request may, and where a quality is
+        wanted of a model that no policy chooses."""
         if self._chosen is None or request.model != AUTO or request.inputs is not None:
+            if request.options.quality is not None:
+                raise _no_choice(request.model)
             return await self._kept_to(request, await self._fixed.choose(request, judge))
         if not self._shadow:
             return await self._decide(request, judge, *self._chosen)
@@ -170,6 +173,12 @@ class AutomaticRouter:
 
 def _to(routes: tuple[Route, ...], why: str = "") -> Decision:
     return Decision(route=routes[0], candidates=routes, why=why)
+
+
+def _no_choice(model: str) -> InvalidRequest:
+    hint = f"leave it out, or ask for {AUTO!r} where the operator has set router.policy"
+    message = f"a quality chooses among models, and {model!r} leaves no choice here"
+    return InvalidRequest(message, hint=hint, param="penstock.quality")
 
 
 def _too_dear(limit: Decimal, models: tuple[str, ...]) -> InvalidRequest:

@@ -140,6 +140,13 @@ async def test_a_cost_that_nothing_keeps_to_is_refused_with_what_to_do() -> None
         await router(policy="fixed", max_cost_usd=Decimal(100)).choose(ask(), lambda _: None)
 
 
+@pytest.mark.parametrize(("policy", "model"), [("fixed", "auto"), ("fixed", "large"), ("rules", "large")])
+async def test_a_quality_that_nobody_chooses_by_is_refused_by_name(policy: str, model: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await router(policy=policy).choose(ask(model=model, options=Options(quality=0.9)), lambda _: None)
+    assert refused.value.failure().param == "penstock.quality"
+
+
 async def test_an_alias_of_several_models_leads_to_those_that_keep_to_the_cost() -> None:
     fixed = router(PRICES, aliases={"best": ["large", "small"]})
     decision = await fixed.choose(ask(model="best", options=Options(max_cost_usd=Decimal("0.01"))), lambda _: None)
