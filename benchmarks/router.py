@@ -1,7 +1,7 @@
 """What a trained router recovers of the gap between two models: on new prompts, and on subjects that it has not seen.
 
-    python benchmarks/router.py --table ../shared/data/prompts/routellm/mmlu.tar.gz
-    python benchmarks/router.py --table ../shared/data/prompts/llmrouter/train.json.gz --folds 3
+    python benchmarks/router.py --table PROMPTS/routellm/mmlu.tar.gz
+    python benchmarks/router.py --table PROMPTS/llmrouter/train.json.gz --folds 3
 
 A table is RouteLLM's (a folder or .tar.gz of CSV files), LLMRouter's or Penstock's own (benchmarks/routing_tables.py). Repeatable:
 tables of the same two models are put together. Everything is cross-validated, and whatever a router chooses of itself it chooses

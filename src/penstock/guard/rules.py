@@ -26,6 +26,7 @@ from penstock.guard.stream import watched
 from penstock.guard.views import View
 
 MOST_REMEMBERED = 16_384  # opinions, about half a kilobyte each
+MOST_SPANS = 64  # of an opinion that is remembered
 UNREADABLE = "token ids cannot be read"
 WARM = "The first sentence is short. The second one is short, too."
 LONG = 4096  # characters that are decoded on the event loop
@@ -126,6 +127,8 @@ class RuleGuard:
         return found
 
     def _remember(self, key: bytes, opinion: Opinion) -> None:
+        if len(opinion.spans) > MOST_SPANS:
+            return
         self._remembered[key] = opinion
         if len(self._remembered) > MOST_REMEMBERED:
             self._remembered.popitem(last=False)
