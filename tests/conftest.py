@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from serving import Server, servers
 
@@ -17,6 +18,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 _HOME = tempfile.TemporaryDirectory(prefix="penstock-tests-")  # what a server keeps: never the user's own
 os.environ["PENSTOCK_SERVER__DATA_DIR"] = _HOME.name
+
+# The same examples each time, so that what was green stays green; PENSTOCK_RANDOM=1 looks for new ones.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+if not os.environ.get("PENSTOCK_RANDOM"):
+    hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

@@ -166,7 +166,7 @@ async def test_bounds_say_what_limit_and_value(http: httpx.AsyncClient, path: st
         ({"messages": MESSAGES, "response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         ({"messages": MESSAGES, "response_format": {"type": "grammar", "grammar": "x"}}, "response_format.grammar"),
         ({"messages": MESSAGES, "reasoning_effort": "extreme"}, "reasoning_effort"),
-        ({"messages": MESSAGES, "penstock": {"explian": True}}, "penstock"),
+        ({"messages": MESSAGES, "penstock": {"explian": True}}, "penstock.explian"),
         ({"messages": MESSAGES * 4097}, "messages"),
         ({"messages": MESSAGES, "chat_template": "{{ 1 }}"}, "chat_template"),
     ],
