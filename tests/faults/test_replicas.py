@@ -61,7 +61,8 @@ async def ask(pipeline: Pipeline, text: str = "Say something") -> list[Event]:
 )
 @pytest.mark.feature("retries", "replicas")
 async def test_a_crowd_is_answered_by_the_replica_that_works(answer: Answer) -> None:
-    async with openai_fake(answer) as broken, openai_fake() as works, over(broken, works, first_token_s=1.0) as pipeline:
+    patience_s = 30.0 if answer.hang_after is None else 2.0  # a machine that is busy elsewhere is no server that hangs
+    async with openai_fake(answer) as broken, openai_fake() as works, over(broken, works, first_token_s=patience_s) as pipeline:
         answers = await asyncio.gather(*(ask(pipeline, f"Say {number}") for number in range(20)))
         assert Counter(map(text_of, answers)) == {"Hello, world.": 20}
         assert {finish_of(events).reason for events in answers} == {"stop"}
