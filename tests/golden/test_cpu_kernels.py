@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from penstock.engine.kernels.cpu import LARGE, CPUKernels
+from penstock.engine.kernels.cpu.eager import LARGE, CPUKernels
 from penstock.engine.kernels.protocol import Linear
 from penstock.engine.kernels.reference import ReferenceKernels
 from penstock.engine.kernels.select import best_kernels

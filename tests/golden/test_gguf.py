@@ -11,7 +11,7 @@ import torch
 
 from penstock.core.errors import LoadError
 from penstock.engine.kernels.reference import ReferenceKernels
-from penstock.engine.models.dequantize import dequantize
+from penstock.engine.models.ggml_blocks import dequantize
 from penstock.engine.models.load import load_model, read_config
 from penstock.files import locate
 from penstock.files.gguf import GGUFFile
@@ -92,7 +92,7 @@ def test_a_quantized_model_computes_with_its_rounded_weights(tmp_path: Path) -> 
     torch.testing.assert_close(logits_of(tmp_path / "model.gguf", tokens[0].tolist()), expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q6_K"])
+@pytest.mark.parametrize("name", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"])
 def test_any_bytes_decode_as_in_ggml(name: str, tmp_path: Path) -> None:
     kind = gguf.GGMLQuantizationType[name]
     block_size, block_bytes = gguf.GGML_QUANT_SIZES[kind]

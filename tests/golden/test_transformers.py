@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from penstock.engine.models.load import read_config
+from penstock.engine.models.native import why_not_native
 from tests.golden.architectures import CASES, SMALL, Case, random_model
-from tests.golden.pages import Pages, files_of, load
+from tests.golden.pages import NATIVE_BLOCK_SIZE, Pages, files_of, load, load_native
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,14 @@ def golden(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     )
 
 
-@pytest.fixture
-def pages(golden: Golden, device: str) -> Pages:
-    decoder = load(golden.folder, device, max_model_len=golden.case.served)
+@pytest.fixture(params=["cpu", "native", pytest.param("cuda", marks=pytest.mark.gpu)])
+def pages(request: pytest.FixtureRequest, golden: Golden) -> Pages:
+    if request.param != "native":
+        decoder = load(golden.folder, request.param, max_model_len=golden.case.served)
+    elif reason := why_not_native(read_config(files_of(golden.folder)), NATIVE_BLOCK_SIZE):
+        pytest.skip(reason)
+    else:
+        decoder = load_native(golden.folder, max_model_len=golden.case.served)
     return Pages(decoder, num_seqs=len(golden.prompts), max_len=golden.case.length)
 
 

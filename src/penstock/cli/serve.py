@@ -82,8 +82,9 @@ def _model_lines(name: str, model: Served) -> list[str]:
     info, plan = model.info, model.info.plan
     size = f"{info.num_parameters / 1e6:,.1f} M parameters"
     limits = f"{plan.max_num_seqs} sequences at a time, {plan.max_model_len:,} tokens each, {plan.max_step_tokens:,} tokens per step"
+    numbers = f"{plan.weights} weights, {plan.kv_format} KV on {plan.device} ({plan.kernels})"
     return [
-        f"model    {name}: {info.architecture}, {size}, {plan.dtype} on {plan.device}, loaded in {info.load_s:.1f} s",
+        f"model    {name}: {info.architecture}, {size}, {numbers}, loaded in {info.load_s:.1f} s",
         f"memory   {_memory(plan)}",
         f"limits   {limits}",
     ]

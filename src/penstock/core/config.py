@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 Auto = Literal["auto"]
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+KVFormat = Literal["auto", "fp32", "bf16", "int8", "int4"]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -194,6 +195,8 @@ class EngineSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     device: Device = "auto"
     dtype: DType = "auto"
+    weights: Annotated[str, Meta(min_length=1)] = "auto"  # auto, float or a format of `engine.quant.formats`
+    kv_format: KVFormat = "auto"  # keys and values; auto: fp32 beside float32 weights, else bf16
     max_model_len: Count | Auto = "auto"
     kv_bytes: Count | Auto = "auto"
     max_step_tokens: Count | Auto = "auto"

@@ -71,15 +71,27 @@ def draw(logits: Tensor, states: Tensor, limits: Limits | None) -> Tensor:
 
 
 def best(logits: Tensor) -> Tensor:
-    """The first id of the largest logit of each row, [rows]: argmax, at a tenth of its time for a large vocabulary on a CPU."""
+    """The first id of the largest logit of each row, [rows]."""
+    if logits.device.type == "cpu":  # numpy's is one vectorized pass; torch's compares one by one, in ten times the time
+        return torch.from_numpy(logits.numpy().argmax(-1))
+    return logits.argmax(-1)
+
+
+def _top(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest logits of each row, best first, and their ids: they lie in the `count` chunks with the largest maxima."""
+    if count * _CHUNK >= logits.shape[-1]:
+        values, ids = logits.topk(count)
+        return values, ids
     chunks = _chunked(logits, -torch.inf)
-    chunk = chunks.amax(-1).argmax(-1)
-    inside = chunks[torch.arange(len(chunks), device=logits.device), chunk]
-    return chunk * _CHUNK + inside.argmax(-1)
+    chunk = chunks.amax(-1).topk(count).indices  # [rows, count]
+    first = torch.arange(len(chunks), device=logits.device)[:, None] * chunks.shape[1]
+    inside = chunks.view(-1, _CHUNK).index_select(0, (first + chunk).view(-1)).view(len(chunks), -1)
+    values, place = inside.topk(count)
+    return values, chunk.gather(1, place // _CHUNK) * _CHUNK + place % _CHUNK
 
 
 def _draw_top_k(logits: Tensor, fraction: Tensor, limits: Limits, top_k: Tensor) -> Tensor:
-    values, ids = logits.topk(limits.num_candidates)  # [rows, candidates], best first
+    values, ids = _top(logits, limits.num_candidates)  # [rows, candidates]
     weights = (values - values[:, :1]).exp()
     weights = weights.masked_fill(values < values.gather(1, top_k - 1), 0.0)
     outranked_by = weights.cumsum(-1) - weights

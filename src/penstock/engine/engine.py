@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
+from msgspec import Struct
 from torch import Tensor
 
 from penstock.core.config import EngineSpec
@@ -14,7 +14,7 @@ from penstock.core.errors import Bug, InvalidRequest
 from penstock.engine.batch import BatchBuilder, StepInputs
 from penstock.engine.kernels.kv import KVCache
 from penstock.engine.messages import EngineInfo, EngineStats, Job, Output
-from penstock.engine.models.decoder import Decoder
+from penstock.engine.models.model import Model
 from penstock.engine.processors import check_token_ids
 from penstock.engine.sampler import Row, Sampled, Sampler
 from penstock.engine.scheduler import Scheduler
@@ -26,9 +26,8 @@ USE_EVERY = 16  # outputs of a sequence; more news of its use would be paid for 
 PROMPT_SCORE_ROWS = 128  # prompt positions whose logits are held at a time: [rows, vocabulary] floats
 
 
-@dataclass(slots=True, frozen=True)
-class Launched:
-    """A step whose tokens are sampled (perhaps still on the device) and not yet recorded."""
+class Launched(Struct, frozen=True):
+    """A step whose tokens are sampled and not yet recorded."""
 
     slices: list[Slice]
     sampled: dict[str, Sampled]  # by job: of the slices that reach their sequence's end and want a token
@@ -37,7 +36,7 @@ class Launched:
 class Engine:
     """Runs many sequences on one model. Not thread-safe: whoever owns it calls everything from one thread."""
 
-    def __init__(self, model: Decoder, kv: KVCache, info: EngineInfo, spec: EngineSpec, clock: Callable[[], float]) -> None:
+    def __init__(self, model: Model, kv: KVCache, info: EngineInfo, spec: EngineSpec, clock: Callable[[], float]) -> None:
         self.info = info
         self.scheduler = Scheduler(
             info.plan, spec.ageing_s, spec.watermark, spec.prefix_caching, eos_token_ids=frozenset(info.eos_token_ids)
@@ -49,6 +48,8 @@ class Engine:
         self._batch = BatchBuilder(info.plan, device)
         self._sampler = Sampler(info.vocab_size, device)
         self._rng = random.SystemRandom()
+        self._picked: list[Seq] = []  # of the last step: the sequences that wanted a token
+        self._rows: list[Row] = []  # theirs
         self._num_steps = 0
         self._step_tokens = 0
         self._busy_s = 0.0
@@ -96,12 +97,16 @@ class Engine:
         inputs = self._batch.build(slices)
         before = self._clock()
         hidden = self._model.forward(inputs.token_ids, inputs.attention, self._kv)
-        picked = [(s, row) for s, row in zip(slices, inputs.last_rows, strict=True) if s.reaches_end and s.sequence.max_tokens]
-        logits = self._model.logits(hidden[[row for _, row in picked]]) if picked else None
         self._forward_s += self._clock() - before
-        self._score_prompts(slices, inputs, hidden)
-        sampled = self._sampler.sample(logits, [self._row(s.sequence) for s, _ in picked]) if logits is not None else []
-        return Launched(slices, {s.sequence.job.id: chosen for (s, _), chosen in zip(picked, sampled, strict=True)})
+        self._score_prompts(slices, inputs, hidden)  # first: the next call of the model may overwrite its last logits
+        picked = [(s.sequence, row) for s, row in zip(slices, inputs.last_rows, strict=True) if s.reaches_end and s.sequence.max_tokens]
+        if not picked:
+            return Launched(slices, {})
+        before = self._clock()
+        logits = self._model.logits(hidden if len(picked) == len(hidden) else hidden[[row for _, row in picked]])
+        self._forward_s += self._clock() - before
+        sampled = self._sampler.sample(logits, self._rows_of([sequence for sequence, _ in picked]))
+        return Launched(slices, {sequence.job.id: chosen for (sequence, _), chosen in zip(picked, sampled, strict=True)})
 
     def _commit(self, launched: Launched) -> list[Seq]:
         """Record a step; the sequences whose last known token it computed."""
@@ -119,6 +124,12 @@ class Engine:
         self._busy_since_s = now if self.has_work else None
         return step_s
 
+    def _rows_of(self, picked: list[Seq]) -> list[Row]:
+        """Made anew only when others are picked, or when one of them may end from now on."""
+        if picked != self._picked or any(row.forbidden and row.num_output >= row.sampling.min_tokens for row in self._rows):
+            self._picked, self._rows = picked, [self._row(sequence) for sequence in picked]
+        return self._rows
+
     def _row(self, sequence: Seq) -> Row:
         sampling = sequence.job.sampling
         held_back = sequence.num_output < sampling.min_tokens
@@ -135,6 +146,8 @@ class Engine:
     def _output(self, sequence: Seq, chosen: Sampled | None) -> Output:
         first = sequence.num_output <= 1
         told = sequence.finish_reason is not None or sequence.num_output % USE_EVERY == 1
+        if chosen is not None and chosen.score is None and not first and not told:
+            return Output(id=sequence.job.id, token_ids=(chosen.token_id,))  # as most are
         stopped_by_token = chosen is not None and sequence.finish_reason == "stop"
         return Output(
             id=sequence.job.id,

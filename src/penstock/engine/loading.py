@@ -12,11 +12,14 @@ from penstock.core.config import EngineSpec
 from penstock.core.errors import LoadError
 from penstock.core.types import Sampling
 from penstock.engine.engine import Engine
-from penstock.engine.kernels.kv import KVCache
+from penstock.engine.holding import native_form, native_library, resolve
+from penstock.engine.kernels.cpu.library import Pool, load_library
 from penstock.engine.kernels.select import best_kernels
-from penstock.engine.memory import available_bytes, plan_memory, resolve_device, resolve_dtype
-from penstock.engine.messages import EngineInfo
-from penstock.engine.models.load import load_model, read_config
+from penstock.engine.memory import Holding, available_bytes, plan_memory, resolve_device
+from penstock.engine.messages import EngineInfo, MemoryPlan
+from penstock.engine.models.load import load_model, load_weights, read_config
+from penstock.engine.models.model import Model
+from penstock.engine.models.native import NativeDecoder
 from penstock.files import ModelFiles, locate
 
 Progress = Callable[[str, int, int], None]
@@ -29,13 +32,10 @@ def load_engine(model: str, spec: EngineSpec, progress: Progress, clock: Callabl
         torch.set_num_threads(spec.threads)
     files = locate(model)
     config = read_config(files)
-    device = resolve_device(spec.device)
-    dtype = resolve_dtype(spec.dtype, device)
-    plan = plan_memory(config, spec, device=device, dtype=dtype, available_bytes=available_bytes(device))
-    decoder = load_model(
-        files, device=device, dtype=dtype, kernels=best_kernels(device), progress=progress, max_model_len=plan.max_model_len
-    )  # fmt: skip
-    kv = KVCache.allocate(config, plan.num_blocks, plan.block_size, dtype, device)
+    library = native_library(config, spec, resolve_device(spec.device))
+    holding = resolve(files, config, spec, library)
+    plan = plan_memory(config, spec, holding, available_bytes(holding.device))
+    loaded = load_held(files, spec, holding, plan, progress)
     info = EngineInfo(
         model=model,
         architecture=config.architecture,
@@ -46,7 +46,31 @@ def load_engine(model: str, spec: EngineSpec, progress: Progress, clock: Callabl
         default_sampling=default_sampling(files),
         load_s=time.monotonic() - started,
     )
-    return Engine(decoder, kv, info, spec, clock)
+    return Engine(loaded, loaded.allocate_kv(plan.num_blocks, plan.block_size), info, spec, clock)
+
+
+def load_held(files: ModelFiles, spec: EngineSpec, holding: Holding, plan: MemoryPlan, progress: Progress) -> Model:
+    """Read the weights into the form that `holding` settled."""
+    if not holding.is_native:
+        return load_model(
+            files,
+            device=holding.device,
+            dtype=holding.dtype,
+            kernels=best_kernels(holding.device),
+            progress=progress,
+            max_model_len=plan.max_model_len,
+        )
+    library = load_library(holding.kernels)
+    config = read_config(files)
+    weights = load_weights(files, config, native_form(spec, holding, library), progress)
+    return NativeDecoder(
+        config,
+        weights,
+        Pool(library, torch.get_num_threads()),
+        kv_format=holding.kv_format,
+        served_len=plan.max_model_len,
+        max_tokens=plan.max_step_tokens,
+    )
 
 
 def default_sampling(files: ModelFiles) -> Sampling:

@@ -107,11 +107,34 @@ def _statistic(file: Path, name: str) -> int:
     return int(lines.get(name, 0))
 
 
-def plan_memory(
-    config: ModelConfig, spec: EngineSpec, *, device: torch.device, dtype: torch.dtype, available_bytes: int
-) -> MemoryPlan:  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """How a model and its KV are held in memory, and what that takes."""
+
+    device: torch.device
+    dtype: torch.dtype  # of hidden states
+    weights: str  # what float weights become, such as "int8"; a checkpoint that is quantized stays as it is
+    weights_bytes: int
+    kv_format: str
+    kv_token_bytes: int  # of one token, all layers
+    kernels: str  # a native build's name, or "torch"
+
+    @property
+    def is_native(self) -> bool:
+        return self.kernels != "torch"
+
+
+def plan_memory(config: ModelConfig, spec: EngineSpec, holding: Holding, available_bytes: int) -> MemoryPlan:
     """Resolve every "auto" of `spec` for this model. Raises MemoryPlanError, with values that fit, when it cannot be done."""
-    return _Planner(config, spec, device, dtype, available_bytes).plan()
+    return _Planner(config, spec, holding, available_bytes).plan()
+
+
+def native_activation_bytes(config: ModelConfig, *, step_tokens: int, num_seqs: int) -> int:
+    """As `activation_bytes`, for the native kernels: they gather nothing, and keep what they multiply as floats and as codes."""
+    width = 3 * config.hidden_size + 2 * config.q_size + 2 * config.kv_size + 2 * config.intermediate_size + config.head_dim
+    multiplied = max(config.hidden_size, config.q_size, config.intermediate_size)
+    logits = 4 * (num_seqs + SCORED_ROWS) * config.vocab_size
+    return 4 * step_tokens * (width + multiplied) + logits
 
 
 def activation_bytes(config: ModelConfig, dtype: torch.dtype, *, step_tokens: int, num_seqs: int, context: int) -> int:
@@ -135,8 +158,7 @@ def activation_bytes(config: ModelConfig, dtype: torch.dtype, *, step_tokens: in
 class _Planner:
     config: ModelConfig
     spec: EngineSpec
-    device: torch.device
-    dtype: torch.dtype
+    holding: Holding
     available: int
 
     def plan(self) -> MemoryPlan:
@@ -144,8 +166,11 @@ class _Planner:
         activations = self._activation_bytes(context)
         num_blocks = self._kv_bytes(context, self._usable - self._weights - activations) // self._block_bytes
         return MemoryPlan(
-            device=str(self.device),
-            dtype=str(self.dtype).removeprefix("torch."),
+            device=str(self.holding.device),
+            dtype=str(self.holding.dtype).removeprefix("torch."),
+            weights=self.holding.weights,
+            kv_format=self.holding.kv_format,
+            kernels=self.holding.kernels,
             available_bytes=self.available,
             weights_bytes=self._weights,
             activation_bytes=activations,
@@ -182,7 +207,7 @@ class _Planner:
                     hint=f"use --kv-bytes {room // 2**20}MiB",
                 )
             return asked
-        if self.device.type != "cpu":
+        if self.holding.device.type != "cpu":
             return room
         modest = min(self._whole_blocks(self._num_seqs * SEQUENCE_TOKENS), self._modest_kv_bytes)
         return min(max(modest, self._whole_blocks(context)), room)
@@ -190,7 +215,7 @@ class _Planner:
     @property
     def _modest_kv_bytes(self) -> int:
         """The most KV that is taken without being asked for."""
-        if self.device.type != "cpu" or self.spec.kv_bytes != "auto":
+        if self.holding.device.type != "cpu" or self.spec.kv_bytes != "auto":
             return self._usable
         return min(CPU_KV_BYTES, int(self.available * CPU_KV_SHARE))
 
@@ -202,7 +227,7 @@ class _Planner:
     def _step_tokens(self) -> int:
         if self.spec.max_step_tokens != "auto":
             return self.spec.max_step_tokens
-        if self.device.type != "cpu":
+        if self.holding.device.type != "cpu":
             return STEP_TOKENS
         affordable = int(CPU_STEP_FLOPS / (2 * self.config.num_parameters))
         return min(max(_power_of_two_below(affordable), MIN_STEP_TOKENS), STEP_TOKENS)
@@ -224,11 +249,11 @@ class _Planner:
 
     @property
     def _weights(self) -> int:
-        return self.config.num_parameters * self.dtype.itemsize
+        return self.holding.weights_bytes
 
     @property
     def _token_bytes(self) -> int:
-        return self.config.kv_bytes_per_token(self.dtype)
+        return self.holding.kv_token_bytes
 
     @property
     def _block_bytes(self) -> int:
@@ -241,7 +266,10 @@ class _Planner:
         return self.config.max_position_embeddings if asked == "auto" else asked // self._block_bytes * self.spec.block_size
 
     def _activation_bytes(self, context: int) -> int:
-        return activation_bytes(self.config, self.dtype, step_tokens=self._step_tokens, num_seqs=self._num_seqs, context=context)
+        tokens, seqs = self._step_tokens, self._num_seqs
+        if self.holding.is_native:
+            return native_activation_bytes(self.config, step_tokens=tokens, num_seqs=seqs)
+        return activation_bytes(self.config, self.holding.dtype, step_tokens=tokens, num_seqs=seqs, context=context)
 
     def _whole_blocks(self, num_tokens: int) -> int:
         return -(-num_tokens // self.spec.block_size) * self._block_bytes
@@ -249,11 +277,11 @@ class _Planner:
     # -- what does not fit
 
     def _too_large(self, shortest: int) -> MemoryPlanError:
-        half = " or --dtype bfloat16, which halves it" if self.dtype == torch.float32 else ""
+        smaller = self._smaller_weights()
         return MemoryPlanError(
             f"the model needs {size(self._weights)} for weights and {size(self._needed(shortest) - self._weights)} to work with, "
-            f"{size(self._usable)} of {size(self.available)} may be used on {self.device.type}",
-            hint=f"use a smaller model{half}",
+            f"{size(self._usable)} of {size(self.available)} may be used on {self.holding.device.type}",
+            hint=f"use a smaller model{f' or {smaller}' if smaller else ''}",
         )
 
     def _too_long(self, wanted: int, fitting: int) -> MemoryPlanError:
@@ -263,13 +291,23 @@ class _Planner:
         hints = [f"--max-model-len {_round_below(fitting)}"] if fitting else []
         if asked != "auto" and needed <= free:
             hints.append(f"--kv-bytes {-(-needed // 2**20)}MiB")
-        elif self.dtype == torch.float32:
-            hints.append("--dtype bfloat16, which halves it")
+        elif smaller := self._smaller_kv():
+            hints.append(smaller)
         limit = f"{size(free)} are free" if asked == "auto" else f"kv_bytes is {size(asked)}"
         return MemoryPlanError(
             f"max_model_len {wanted} needs {size(needed)} of KV, {limit}",
             hint=f"use {' or '.join(hints)}" if hints else "use a smaller model",
         )
+
+    def _smaller_weights(self) -> str | None:
+        if self.holding.is_native:
+            return None if self.holding.weights.startswith("int4") else "--weights int4"
+        return "--dtype bfloat16, which halves it" if self.holding.dtype == torch.float32 else None
+
+    def _smaller_kv(self) -> str | None:
+        if self.holding.is_native:
+            return None if self.holding.kv_format == "int4" else "--kv-format int4"
+        return "--dtype bfloat16, which halves it" if self.holding.dtype == torch.float32 else None
 
 
 def _power_of_two_below(number: int) -> int:

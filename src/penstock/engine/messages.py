@@ -78,7 +78,10 @@ class MemoryPlan(Struct, frozen=True, kw_only=True):
     """Where the memory goes, in bytes, and the sizes that follow."""
 
     device: str
-    dtype: str
+    dtype: str  # of hidden states
+    weights: str = "float"  # a format, "float", or "as stored"
+    kv_format: str = "fp32"
+    kernels: str = "torch"  # or the build of the native ones
     available_bytes: int
     weights_bytes: int
     activation_bytes: int

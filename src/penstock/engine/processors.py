@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from msgspec import Struct
 from torch import Tensor
 
 from penstock.core.errors import InvalidRequest
@@ -16,8 +17,7 @@ from penstock.core.types import Sampling
 BANNED = -1e30  # finite, so that a row whose allowed ids are all banned still has a best one
 
 
-@dataclass(slots=True, frozen=True, kw_only=True)
-class Row:
+class Row(Struct, frozen=True, kw_only=True):
     """One sequence that wants a token. Rows with equal keys have the same sampling, seed and bad tokens."""
 
     key: object

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from msgspec import Struct
 from torch import Tensor
 
 from penstock.core.types import Sampling
@@ -29,8 +29,7 @@ _MIN_TOP_P = 1e-9  # the best token always stays
 Kind = Literal["greedy", "plain", "nucleus", "top_k"]
 
 
-@dataclass(slots=True, frozen=True)
-class Group:
+class Group(Struct, frozen=True):
     """Rows that are drawn in the same way, and their parameters on the device."""
 
     rows: list[int]
@@ -40,8 +39,7 @@ class Group:
     limits: Limits | None
 
 
-@dataclass(slots=True, frozen=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """All that stays the same from step to step while the same sequences run, in the same order."""
 
     keys: list[object]
@@ -53,8 +51,7 @@ class Batch:
     num_top: int
 
 
-@dataclass(slots=True, frozen=True)
-class Sampled:
+class Sampled(Struct, frozen=True):
     """The token chosen for one row, with its score where the row asks for log-probabilities."""
 
     token_id: int
@@ -102,6 +99,8 @@ class Sampler:
         ]  # fmt: skip
 
     def _choose(self, logits: Tensor, rows: Sequence[Row]) -> list[int]:
+        if not self._batch.groups:
+            return best(logits).tolist()
         chosen = torch.empty(len(rows), dtype=torch.int64, device=self._device)
         if self._batch.greedy is not None:
             chosen[self._batch.greedy] = best(logits[self._batch.greedy])

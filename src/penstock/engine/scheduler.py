@@ -107,16 +107,20 @@ class Scheduler:
 
     def plan(self, now_s: float) -> list[Slice]:
         """Reserve memory for the next step and return its slices: decodes first, then prompts in chunks."""
+        size = self.memory.block_size
         for sequence in list(self.running):
-            if sequence.blocks:  # else it was preempted for one before it
+            if 0 < len(sequence.blocks) * size < len(sequence.tokens):  # no blocks: it was preempted for one before it
                 self._grow(sequence)
-        budget = self.memory.max_step_tokens
-        slices = [Slice(s, s.num_computed, 1) for s in self.running if s.num_pending == 1]
-        budget -= len(slices)
-        prompts = [s for s in self.running if s.num_pending > 1]
+        slices: list[Slice] = []
+        prompts: list[Sequence] = []
+        for sequence in self.running:
+            if sequence.num_pending == 1:
+                slices.append(Slice(sequence, sequence.num_computed, 1))
+            else:
+                prompts.append(sequence)
+        budget = self.memory.max_step_tokens - len(slices)
         if budget > len(prompts):
-            admitted = self._admit(budget - len(prompts))
-            prompts += admitted
+            prompts += self._admit(budget - len(prompts))
         slices += share(prompts, budget)
         for piece in slices:
             if piece.sequence.first_slice_s is None:
@@ -129,6 +133,7 @@ class Scheduler:
         Returns the sequences that ended with it; their `finish_reason` is set and their blocks are given back.
         """
         ended: list[Sequence] = []
+        size = self.memory.block_size
         for piece in slices:
             sequence = piece.sequence
             if sequence.finish_reason is not None:
@@ -137,7 +142,8 @@ class Scheduler:
                 raise Bug(f"sequence {sequence.job.id} committed at {piece.start}, computed up to {sequence.num_computed}")
             reached_end = piece.reaches_end
             sequence.num_computed = piece.stop
-            self._publish(sequence, piece.start)
+            if piece.start // size != piece.stop // size:
+                self._publish(sequence, piece.start)
             if not reached_end:
                 continue
             if not sequence.num_output:
@@ -259,7 +265,7 @@ class Scheduler:
     def _publish(self, sequence: Sequence, start: int) -> None:
         """Enter the blocks that became full since `start` into the prefix tree."""
         size = self.memory.block_size
-        if not self.prefix_caching or start // size == sequence.num_computed // size:
+        if not self.prefix_caching:
             return
         chain(sequence.digests, sequence.tokens, sequence.job.salt, size)
         for index in range(start // size, sequence.num_computed // size):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from penstock.core.errors import Bug
 from penstock.core.types import FinishReason
 from penstock.engine.blocks import Block
@@ -61,8 +63,7 @@ class Sequence:
         return self.job.sampling.max_tokens
 
 
-@dataclass(slots=True, frozen=True)
-class Slice:
+class Slice(Struct, frozen=True):
     """Tokens `start : start + count` of a sequence, to be computed in one step."""
 
     sequence: Sequence

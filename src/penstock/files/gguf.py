@@ -8,6 +8,7 @@ what is left of the file before anything of that size is made. (Format: https://
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,15 +43,19 @@ _TYPES: Mapping[int, TensorType] = MappingProxyType(
         0: TensorType("F32", 1, 4),
         1: TensorType("F16", 1, 2),
         2: TensorType("Q4_0", 32, 18),
+        3: TensorType("Q4_1", 32, 20),
+        6: TensorType("Q5_0", 32, 22),
+        7: TensorType("Q5_1", 32, 24),
         8: TensorType("Q8_0", 32, 34),
         12: TensorType("Q4_K", 256, 144),
+        13: TensorType("Q5_K", 256, 176),
         14: TensorType("Q6_K", 256, 210),
         30: TensorType("BF16", 1, 2),
     }
 )
 _OTHER_TYPES: Mapping[int, str] = MappingProxyType(
     {
-        3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 13: "Q5_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS",
+        9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS",
         18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64",
         28: "F64", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
     }
@@ -86,6 +91,11 @@ class GGUFFile:
     def data(self, tensor: GGUFTensor) -> memoryview:
         """The tensor's bytes, not copied."""
         return memoryview(self._map)[tensor.start : tensor.start + tensor.num_bytes]
+
+    def release(self) -> None:
+        """Give back the memory that holds what was looked at. It is read again where it is looked at again."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def _tensor(self, name: str, info: _Info) -> GGUFTensor:
         kind = _TYPES.get(info.type)

@@ -152,7 +152,7 @@ def served() -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 def test_serve_says_what_it_serves_and_where_the_memory_goes(served: tuple[subprocess.Popen[str], str]) -> None:
     printed = served[1]
-    assert re.search(r"^model +penstock-mini: \w+, [\d.]+ M parameters, float32 on cpu", printed, re.MULTILINE)
+    assert re.search(r"^model +penstock-mini: \w+, [\d.]+ M parameters, float weights, fp32 KV on cpu", printed, re.MULTILINE)
     assert re.search(r"^memory +weights .* \+ KV cache 1[56]\.\d MiB .* available$", printed, re.MULTILINE)
     assert re.search(r"^limits .* 512 tokens each", printed, re.MULTILINE)
     assert re.search(r"^ready on http://127\.0\.0\.1:\d+, try:$", printed, re.MULTILINE)

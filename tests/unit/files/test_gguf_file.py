@@ -117,7 +117,7 @@ BROKEN_TENSORS = {
     "half a block": (whole([], [info("a", (33,), 8, 0)], bytes(99)), "has blocks of 32"),
     "a format that is not read": (
         whole([], [info("a", (256,), 11, 0)], bytes(110)),
-        "stored as Q3_K.*F32, F16, Q4_0, Q8_0, Q4_K, Q6_K, BF16",
+        "stored as Q3_K.*F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, BF16",
     ),
     "a format from the future": (whole([], [info("a", (256,), 77, 0)], bytes(110)), "stored as unknown type 77"),
 }

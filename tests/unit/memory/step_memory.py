@@ -13,7 +13,7 @@ from penstock.engine.kernels.reference import ReferenceKernels
 from penstock.engine.memory import activation_bytes
 from penstock.engine.models.config import ModelConfig, Rope
 from penstock.engine.models.decoder import Decoder
-from penstock.engine.models.weights import Room
+from penstock.engine.models.weights import Whole, arrange
 
 CONTEXT, STEP_TOKENS, NUM_SEQS, BLOCK = 4096, 512, 32, 16
 
@@ -24,6 +24,15 @@ def config(softcap: float | None) -> ModelConfig:
         num_kv_heads=2, head_dim=64, max_position_embeddings=CONTEXT, rope=Rope(dim=64), windows=(None, None), attention_scale=0.125,
         attention_softcap=softcap,
     )  # fmt: skip
+
+
+class Constant:
+    """All weights alike."""
+
+    def tensor(self, whole: Whole) -> torch.Tensor:
+        return torch.full(whole.shape, 0.01)
+
+    matrix = tensor
 
 
 def inputs(query_lens: list[int], context_lens: list[int]) -> AttentionInputs:
@@ -46,10 +55,7 @@ def peak_bytes() -> int:
 
 def main(softcap: float | None) -> None:
     made = config(softcap)
-    room = Room(made, torch.float32, "cpu")
-    for place in room.places.values():
-        place.target.fill_(0.01)
-    decoder = Decoder(made, room.weights, ReferenceKernels(), CONTEXT)
+    decoder = Decoder(made, arrange(made, Constant(), torch.float32), ReferenceKernels(), CONTEXT)
     kv = KVCache.allocate(made, CONTEXT // BLOCK, BLOCK, torch.float32, "cpu")
     for cache in (*kv.keys, *kv.values):
         cache.fill_(0.01)

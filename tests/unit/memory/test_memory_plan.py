@@ -12,7 +12,7 @@ import torch
 
 from penstock.core.config import EngineSpec
 from penstock.core.errors import ConfigError, MemoryPlanError
-from penstock.engine.memory import available_bytes, cgroup_free_bytes, plan_memory, resolve_device, resolve_dtype
+from penstock.engine.memory import Holding, available_bytes, cgroup_free_bytes, plan_memory, resolve_device, resolve_dtype
 from penstock.engine.messages import MemoryPlan
 from penstock.engine.models.config import ModelConfig, Rope
 
@@ -34,7 +34,11 @@ HALF_B = model(hidden=896, layers=24, heads=14, kv_heads=2, mlp=4864, vocab=151_
 
 def plan(config: ModelConfig, available: float, spec: EngineSpec = AUTO, device: str = "cpu") -> MemoryPlan:
     dtype = resolve_dtype(spec.dtype, torch.device(device))
-    return plan_memory(config, spec, device=torch.device(device), dtype=dtype, available_bytes=int(available))
+    holding = Holding(
+        device=torch.device(device), dtype=dtype, weights="float", weights_bytes=config.num_parameters * dtype.itemsize,
+        kv_format="fp32", kv_token_bytes=config.kv_bytes_per_token(dtype), kernels="torch",
+    )  # fmt: skip
+    return plan_memory(config, spec, holding, int(available))
 
 
 def total(made: MemoryPlan) -> int:

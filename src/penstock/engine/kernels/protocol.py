@@ -6,9 +6,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from penstock.engine.models.config import Activation
+from penstock.engine.quant.quantized import Quantized
+
+Weight = Tensor | Quantized  # [outputs, inputs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,7 @@ class AttentionInputs:
     slots: Tensor  # [tokens] int64: flat KV slot of each token of this step
     positions: Tensor  # [tokens] int64: position of each token in its sequence
     block_size: int
+    lens: Tensor | None = None  # [2, seqs or more] int64: both lengths once more, for native code; in memory of the CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ class AttentionKind:
 class Linear:
     """y = x W^T + b."""
 
-    weight: Tensor  # [outputs, inputs]
+    weight: Weight  # [outputs, inputs]
     bias: Tensor | None = None  # [outputs]
 
 
@@ -75,6 +80,10 @@ class Kernels(Protocol):
 
     def plan(self, inputs: AttentionInputs, windows: Collection[int | None]) -> Attention:
         """The attention of one step, for layers with any of these windows."""
+        ...
+
+    def embed(self, token_ids: Tensor, embedding: Weight, dtype: torch.dtype) -> Tensor:
+        """Rows token_ids [tokens] of embedding [vocab, hidden] -> [tokens, hidden] in `dtype`."""
         ...
 
     def store_kv_(self, cache: Tensor, slots: Tensor, heads: Tensor) -> None:

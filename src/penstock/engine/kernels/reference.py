@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from penstock.engine.kernels.paged import PagedAttention
-from penstock.engine.kernels.protocol import Attention, AttentionInputs, Experts, GatedMLP, Linear
+from penstock.engine.kernels.protocol import Attention, AttentionInputs, Experts, GatedMLP, Linear, Weight
 from penstock.engine.models.config import Activation
+from penstock.engine.quant.quantized import Quantized
 
 
 class ReferenceKernels:
@@ -22,6 +23,10 @@ class ReferenceKernels:
 
     def plan(self, inputs: AttentionInputs, windows: Collection[int | None]) -> Attention:
         return PagedAttention(inputs, windows)
+
+    def embed(self, token_ids: Tensor, embedding: Weight, dtype: torch.dtype) -> Tensor:
+        rows = embedding.rows(token_ids) if isinstance(embedding, Quantized) else embedding.index_select(0, token_ids)
+        return _floats(rows, dtype)
 
     def store_kv_(self, cache: Tensor, slots: Tensor, heads: Tensor) -> None:
         cache.index_copy_(0, slots, heads)
@@ -36,7 +41,7 @@ class ReferenceKernels:
         turned.mul_(cos).addcmul_(swapped, sin)
 
     def linear(self, x: Tensor, linear: Linear) -> Tensor:
-        return F.linear(x, linear.weight, linear.bias)
+        return F.linear(x, _floats(linear.weight, x.dtype), linear.bias)
 
     def gated_mlp(self, x: Tensor, mlp: GatedMLP, activation: Activation) -> Tensor:
         return self.linear(_gate(self.linear(x, mlp.gate_up), activation), mlp.down)
@@ -60,6 +65,10 @@ class ReferenceKernels:
         if experts.renormalize:
             weights = weights / weights.sum(dim=-1, keepdim=True)
         return weights.to(x.dtype), chosen
+
+
+def _floats(weight: Weight, dtype: torch.dtype) -> Tensor:
+    return weight.dequantize(dtype) if isinstance(weight, Quantized) else weight.to(dtype)
 
 
 def _gate(gate_up: Tensor, activation: Activation) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from penstock.engine.kernels.cpu import CPUKernels
+from penstock.engine.kernels.cpu.eager import CPUKernels
 from penstock.engine.kernels.protocol import Kernels
 from penstock.engine.kernels.reference import ReferenceKernels
 

@@ -34,7 +34,7 @@ class Decoder:
     """A loaded model. Holds its weights, and no state of any sequence: that is the `KVCache`, which the caller owns."""
 
     def __init__(self, config: ModelConfig, weights: Weights, kernels: Kernels, served_len: int) -> None:
-        dtype, device = weights.embedding.dtype, weights.embedding.device
+        dtype, device = weights.dtype, weights.norm.device
         self.config = config
         self._weights, self._kernels = weights, kernels
         self._kinds = [AttentionKind(config.attention_scale, window, config.attention_softcap) for window in config.windows]
@@ -44,16 +44,20 @@ class Decoder:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self._weights.embedding.dtype
+        return self._weights.dtype
 
     @property
     def device(self) -> torch.device:
-        return self._weights.embedding.device
+        return self._weights.norm.device
+
+    def allocate_kv(self, num_blocks: int, block_size: int) -> KVCache:
+        """Zeroed room for `num_blocks * block_size` tokens, in the type of hidden states."""
+        return KVCache.allocate(self.config, num_blocks, block_size, self.dtype, self.device)
 
     @torch.inference_mode()
     def forward(self, token_ids: Tensor, inputs: AttentionInputs, kv: KVCache) -> Tensor:
         """token_ids [tokens] int64 -> hidden states [tokens, hidden] for `logits`. Writes the tokens' keys and values to `kv`."""
-        x = self._weights.embedding.index_select(0, token_ids)
+        x = self._kernels.embed(token_ids, self._weights.embedding, self.dtype)
         if self._embedding_multiplier != 1.0:
             x = x * self._embedding_multiplier
         step = _Step(inputs.slots, self._kernels.plan(inputs, set(self.config.windows)), self._rotate(inputs.positions))

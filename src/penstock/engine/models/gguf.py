@@ -1,4 +1,4 @@
-"""Models in GGUF files: metadata to `ModelConfig`, tensors to Hugging Face's names, layout and floats.
+"""Models in GGUF files: metadata to `ModelConfig`, tensors to Hugging Face's names and layout.
 
 llama.cpp's converter changes three things that are undone here: it reorders the rows of queries and keys of
 llama-like architectures (pairs instead of halves turn together), adds one to Gemma's norm weights, and stacks experts.
@@ -11,13 +11,16 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
+import torch
 from msgspec import Struct
 from torch import Tensor
 
 from penstock.core.errors import LoadError, closest
 from penstock.engine.models.config import ModelConfig
-from penstock.engine.models.dequantize import dequantize
+from penstock.engine.models.ggml_blocks import dequantize, format_of, read
 from penstock.engine.models.table import Naming, from_hf, naming_of
+from penstock.engine.models.weights import Header
+from penstock.engine.quant.quantized import Quantized
 from penstock.files import ModelFiles
 from penstock.files.gguf import GGUFFile, GGUFTensor
 
@@ -95,12 +98,18 @@ def read_config(files: ModelFiles) -> ModelConfig:
     return _Model(files).config
 
 
-def weights(files: ModelFiles) -> Iterator[tuple[str, Tensor]]:
-    """Each tensor under its Hugging Face name; quantized ones as float32."""
+def weights(files: ModelFiles) -> Iterator[tuple[str, Tensor | Quantized]]:
+    """Each tensor under its Hugging Face name; matrices that are quantized in the file stay so."""
     model = _Model(files)
-    for name, tensor in model.tensors.items():
-        if name not in _ROPE_TENSORS and not name.endswith(".attn_rot_embd.weight"):
-            yield from model.translated(name, tensor)
+    for name, part, tensor in model.located():
+        yield name, model.read(part, tensor)
+        model.release()
+
+
+def headers(files: ModelFiles) -> Iterator[tuple[str, Header]]:
+    """As `weights`, with how each tensor will come instead of the tensor."""
+    for name, _, tensor in _Model(files).located():
+        yield name, Header(tensor.shape, format_of(tensor.type, tensor.shape))
 
 
 class _Model:
@@ -191,21 +200,31 @@ class _Model:
 
     # -- tensors
 
-    def translated(self, name: str, tensor: GGUFTensor) -> Iterator[tuple[str, Tensor]]:
-        """One tensor as Hugging Face has it; stacked experts one by one."""
-        stem, _, suffix = name.rpartition(".")
-        values = self._values(tensor)
-        if not stem.startswith("blk."):
-            yield f"{_TENSORS.get(stem, stem)}.{suffix}", values
-            return
-        _, layer, part = (*stem.split(".", 2), "")[:3]
-        prefix = f"model.layers.{layer}."
-        experts = {"ffn_gate_exps": self._naming.gate, "ffn_up_exps": self._naming.up, "ffn_down_exps": self._naming.down}
-        if part in experts:
-            for i, expert in enumerate(values):
-                yield f"{prefix}{self._naming.moe}.experts.{i}.{experts[part]}.{suffix}", expert
-        else:
-            yield f"{prefix}{self._layer_name(part, self._naming)}.{suffix}", self._in_halves(part, values)
+    def located(self) -> Iterator[tuple[str, str, GGUFTensor]]:
+        """Hugging Face's name of each tensor, its part of the layer, and where it lies; stacked experts one by one."""
+        for name, tensor in self.tensors.items():
+            if name in _ROPE_TENSORS or name.endswith(".attn_rot_embd.weight"):
+                continue
+            stem, _, suffix = name.rpartition(".")
+            if not stem.startswith("blk."):
+                yield f"{_TENSORS.get(stem, stem)}.{suffix}", stem, tensor
+                continue
+            _, layer, part = (*stem.split(".", 2), "")[:3]
+            prefix, naming = f"model.layers.{layer}.", self._naming
+            experts = {"ffn_gate_exps": naming.gate, "ffn_up_exps": naming.up, "ffn_down_exps": naming.down}
+            if part in experts:
+                for i, expert in enumerate(_slices(tensor)):
+                    yield f"{prefix}{naming.moe}.experts.{i}.{experts[part]}.{suffix}", part, expert
+            else:
+                yield f"{prefix}{self._layer_name(part, naming)}.{suffix}", part, tensor
+
+    def read(self, part: str, tensor: GGUFTensor) -> Tensor | Quantized:
+        """The numbers of a tensor that `located` gave."""
+        return self._in_halves(part, read(self._file.data(tensor), tensor.type, tensor.shape))
+
+    def release(self) -> None:
+        """What was read of the file no longer counts as memory of this process."""
+        self._file.release()
 
     def _layer_name(self, part: str, naming: Naming) -> str:
         if part == "ffn_norm":
@@ -216,24 +235,29 @@ class _Model:
             return "mlp.gate_up_proj"
         return _LAYER_TENSORS.get(part, part)
 
-    def _in_halves(self, part: str, values: Tensor) -> Tensor:
+    def _in_halves(self, part: str, values: Tensor | Quantized) -> Tensor | Quantized:
         """Rows of queries and keys reordered, where neighbours turn together, to turn with the head's other half."""
         heads = {"attn_q": self.config.num_heads, "attn_k": self.config.num_kv_heads}.get(part)
         if heads is None or not self._architecture.paired:
             return values
-        return from_pairs(values, heads)
-
-    def _values(self, tensor: GGUFTensor) -> Tensor:
-        return dequantize(self._file.data(tensor), tensor.type, tensor.shape)
+        order = halves_from_pairs(values.shape[0], heads)
+        return values.rows(order) if isinstance(values, Quantized) else values[order]
 
     def _floats(self, name: str) -> list[float]:
-        return list(self._values(self.tensors[name]).flatten().tolist())
+        tensor = self.tensors[name]
+        return list(dequantize(self._file.data(tensor), tensor.type, tensor.shape).flatten().tolist())
 
 
-def from_pairs(values: Tensor, num_heads: int) -> Tensor:
-    """Reorder output rows [heads * head_dim, …] so that entry i of a head turns with i + head_dim/2 instead of i with i + 1."""
-    if values.shape[0] % (2 * num_heads):
-        raise LoadError(
-            f"{values.shape[0]} rows of queries or keys cannot be shared among {num_heads} heads", hint="convert the model again"
-        )
-    return values.view(num_heads, -1, 2, *values.shape[1:]).transpose(1, 2).reshape(values.shape)
+def halves_from_pairs(rows: int, num_heads: int) -> Tensor:
+    """The order of output rows [heads * head_dim] in which entry i of a head turns with i + head_dim/2 instead of i with i + 1."""
+    if rows % (2 * num_heads):
+        raise LoadError(f"{rows} rows of queries or keys cannot be shared among {num_heads} heads", hint="convert the model again")
+    return torch.arange(rows).view(num_heads, -1, 2).transpose(1, 2).flatten()
+
+
+def _slices(tensor: GGUFTensor) -> Iterator[GGUFTensor]:
+    """The tensors [rows, cols] that one of [count, rows, cols] is made of."""
+    count, *shape = tensor.shape
+    for i in range(count):
+        size = tensor.num_bytes // count
+        yield GGUFTensor(tensor.type, tuple(shape), tensor.start + i * size, size)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from penstock.engine.models.config import ModelConfig, Rope
-from penstock.engine.models.gguf import from_pairs
+from penstock.engine.models.gguf import halves_from_pairs
+from penstock.engine.models.weights import Header
 from penstock.files import ModelFiles
 from penstock.files.llama2c import Llama2cFile
 
@@ -68,5 +69,11 @@ def weights(files: ModelFiles) -> Iterator[tuple[str, Tensor]]:
             yield _TENSORS[name], values
         elif name in _LAYER_TENSORS:
             for layer, value in enumerate(values):
-                in_halves = from_pairs(value, heads[name]) if name in heads else value
+                in_halves = value[halves_from_pairs(len(value), heads[name])] if name in heads else value
                 yield f"model.layers.{layer}.{_LAYER_TENSORS[name]}.weight", in_halves
+
+
+def headers(files: ModelFiles) -> Iterator[tuple[str, Header]]:
+    """As `weights`, with how each tensor will come instead of the tensor."""
+    for name, tensor in weights(files):
+        yield name, Header(tuple(tensor.shape), tensor.dtype)

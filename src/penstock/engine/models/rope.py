@@ -19,7 +19,7 @@ class RotaryTable:
 
     def __init__(self, rope: Rope, served_len: int, dtype: torch.dtype, device: torch.device | str) -> None:
         self._frequencies = frequencies(rope, served_len).to(device)
-        self._factor = rope.scaling.attention_factor if isinstance(rope.scaling, YarnScaling | LongRopeScaling) else 1.0
+        self._factor = attention_factor(rope)
         self._dtype = dtype
 
     def __call__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,6 +28,11 @@ class RotaryTable:
         cos, sin = angles.cos().mul_(self._factor), angles.sin().mul_(self._factor)
         tables = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
         return tables[0].to(self._dtype).unsqueeze(1), tables[1].to(self._dtype).unsqueeze(1)
+
+
+def attention_factor(rope: Rope) -> float:
+    """What cosines and sines are multiplied by."""
+    return rope.scaling.attention_factor if isinstance(rope.scaling, YarnScaling | LongRopeScaling) else 1.0
 
 
 def frequencies(rope: Rope, served_len: int) -> Tensor:

@@ -95,7 +95,6 @@ class HFConfig(Struct, frozen=True, kw_only=True):
     decoder_sparse_step: Count = 1
     mlp_only_layers: tuple[int, ...] | None = None
     eos_token_id: int | tuple[int, ...] | None = None
-    quantization_config: dict[str, Any] | None = None
 
 
 # fmt: off
@@ -241,12 +240,6 @@ def _parse(merged: dict[str, Any], row: Architecture) -> HFConfig:
 
 
 def _refuse_unsupported(hf: HFConfig) -> None:
-    if hf.quantization_config is not None:
-        method = hf.quantization_config.get("quant_method", "an unknown method")
-        raise LoadError(
-            f"the checkpoint is quantized ({method}), which is not supported",
-            hint="use the unquantized checkpoint, or a GGUF file",
-        )
     if hf.use_bidirectional_attention:
         raise LoadError("config.json sets use_bidirectional_attention, which is not supported", hint="only causal decoders can generate")
 

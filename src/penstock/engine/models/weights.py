@@ -1,26 +1,30 @@
-"""A model's weights in memory, and where each tensor of a checkpoint goes.
+"""A model's weights in memory, and which tensors of a checkpoint each of them is made of.
 
     q_proj ──┐
     k_proj ──┼─► one fused qkv matrix        gate_proj ──┬─► one fused gate_up matrix
     v_proj ──┘                               up_proj   ──┘
 
-Every tensor is copied once, from the (memory-mapped) checkpoint straight to its place.
+`arrange` is the one description of a model's weights. It is walked twice: once to learn what is needed (`needs`), and
+once to put what `assembly` has collected in its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from penstock.core.errors import LoadError
-from penstock.engine.kernels.protocol import Experts, GatedMLP, Linear
+from penstock.engine.kernels.protocol import Experts, GatedMLP, Linear, Weight
 from penstock.engine.models.config import ModelConfig, MoE
-from penstock.engine.models.table import naming_of
+from penstock.engine.models.table import Naming, naming_of
+from penstock.engine.quant.formats import WeightFormat
 
-Progress = Callable[[str, int, int], None]  # stage, bytes done, bytes in all
+EMBEDDING = "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,59 +45,94 @@ class Layer:
 class Weights:
     """All of a model's parameters; `head.weight` is `embedding` itself where the two are tied."""
 
-    embedding: Tensor  # [vocab, hidden]
+    embedding: Weight  # [vocab, hidden]
     layers: list[Layer]
     norm: Tensor  # [hidden]
     head: Linear
+    dtype: torch.dtype  # of hidden states
+
+
+Kind = Literal["matrix", "experts", "bias", "norm"]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where one tensor goes: `target` has the tensor's shape, or repeats it along leading axes. `offset` is added to it."""
+class Whole:
+    """One weight of a model: tensors of the checkpoint, one below the other, seen as `shape`.
 
-    target: Tensor
+    A `matrix` may be in few bits. `experts` (with their router) are in the model's float type, a `bias` too; a `norm` is
+    always float32 and has `offset` added to it.
+    """
+
+    name: str  # as the checkpoint would call it, if it were not in parts
+    kind: Kind
+    parts: Mapping[str, tuple[int, ...]]  # shapes by name
     shape: tuple[int, ...]
     offset: float = 0.0
 
+    @property
+    def size(self) -> int:
+        """Numbers in it."""
+        return prod(self.shape)
 
-class Room:
-    """Allocates a model's weights, uninitialized, and remembers the place of each tensor by its name in the checkpoint."""
 
-    def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device | str) -> None:
-        self._config, self._dtype, self._device = config, dtype, device
+class Header(NamedTuple):
+    """What is known of a tensor of a checkpoint before it is read."""
+
+    shape: tuple[int, ...]
+    format: torch.dtype | WeightFormat
+
+
+class Source(Protocol):
+    """Gives each weight as it is asked for."""
+
+    def matrix(self, whole: Whole) -> Weight: ...
+    def tensor(self, whole: Whole) -> Tensor: ...
+
+
+def arrange(config: ModelConfig, source: Source, dtype: torch.dtype) -> Weights:
+    """The weights of `config`, each from `source`; hidden states will be of `dtype`."""
+    return _Arrangement(config, source).weights(dtype)
+
+
+def needs(config: ModelConfig) -> list[Whole]:
+    """All that `arrange` asks for."""
+    asked = _Asked()
+    arrange(config, asked, torch.float32)
+    return asked.wholes
+
+
+def canonical_name(config: ModelConfig, naming: Naming, name: str) -> str:
+    """The name of a tensor in `needs`. Tied weights come under the one name, the other or both."""
+    name = naming.canonical(name)
+    return EMBEDDING if config.tie_word_embeddings and name == HEAD else name
+
+
+class _Asked:
+    """A source of weights without numbers, which remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.wholes: list[Whole] = []
+
+    def tensor(self, whole: Whole) -> Tensor:
+        self.wholes.append(whole)
+        return torch.empty(whole.shape, device="meta")
+
+    matrix = tensor
+
+
+class _Arrangement:
+    def __init__(self, config: ModelConfig, source: Source) -> None:
+        self._config, self._source = config, source
         self._naming = naming_of(config.architecture)
-        self.places: dict[str, Place] = {}
-        self.weights = self._weights()
 
-    def fill(self, tensors: Iterable[tuple[str, Tensor]], progress: Progress) -> None:
-        """Copy every tensor to its place. LoadError when one is missing, unknown, misshaped or not a float."""
-        empty, unknown = dict(self.places), []
-        total = sum(place.target.nbytes for place in self.places.values())
-        done = 0
-        for name, tensor in tensors:
-            name = self._canonical(name)
-            if name in empty:
-                place = empty.pop(name)
-                _copy(name, tensor, place)
-                progress("weights", done := done + place.target.nbytes, total)
-            elif name not in self.places and not self._naming.is_ignored(name):
-                unknown.append(name)
-        _check_complete(self._config.architecture, list(empty), unknown)
-
-    def _canonical(self, name: str) -> str:
-        """Tied weights come under the one name, the other or both."""
-        name = self._naming.canonical(name)
-        return "model.embed_tokens.weight" if self._config.tie_word_embeddings and name == "lm_head.weight" else name
-
-    def _weights(self) -> Weights:
+    def weights(self, dtype: torch.dtype) -> Weights:
         config = self._config
-        embedding = self._empty(config.vocab_size, config.hidden_size)
-        self._place("model.embed_tokens.weight", embedding)
+        shape = (config.vocab_size, config.hidden_size)
+        embedding = self._source.matrix(Whole(EMBEDDING, "matrix", {EMBEDDING: shape}, shape))
         layers = [self._layer(i) for i in range(config.num_layers)]
         norm = self._norm("model.norm")
-        if config.tie_word_embeddings:
-            return Weights(embedding, layers, norm, Linear(embedding))
-        return Weights(embedding, layers, norm, self._linear("", {"lm_head": config.vocab_size}, config.hidden_size))
+        head = Linear(embedding) if config.tie_word_embeddings else self._linear("", "lm_head", {}, *shape)
+        return Weights(embedding, layers, norm, head, dtype)
 
     def _layer(self, index: int) -> Layer:
         config, prefix = self._config, f"model.layers.{index}."
@@ -102,7 +141,7 @@ class Room:
             attention_norm=self._norm(f"{prefix}input_layernorm"),
             qkv=self._qkv(f"{prefix}self_attn."),
             qk_norm=self._qk_norm(f"{prefix}self_attn.") if config.qk_norm else None,
-            o=self._linear(f"{prefix}self_attn.", {"o_proj": config.hidden_size}, config.q_size, config.o_bias),
+            o=self._linear(f"{prefix}self_attn.", "o_proj", {}, config.hidden_size, config.q_size, config.o_bias),
             attention_out_norm=self._norm(f"{prefix}post_attention_layernorm") if sandwich else None,
             mlp_norm=self._norm(f"{prefix}{'pre_feedforward_layernorm' if sandwich else 'post_attention_layernorm'}"),
             mlp=self._mlp(f"{prefix}mlp.") if moe is None else self._experts(f"{prefix}{self._naming.moe}.", moe),
@@ -111,81 +150,53 @@ class Room:
 
     def _qkv(self, prefix: str) -> Linear:
         config = self._config
-        rows = {"q_proj": config.q_size, "k_proj": config.kv_size, "v_proj": config.kv_size}
-        return self._linear(prefix, {"qkv_proj": sum(rows.values())} if self._naming.fused else rows, config.hidden_size, config.qkv_bias)
+        parts = {"q_proj": config.q_size, "k_proj": config.kv_size, "v_proj": config.kv_size}
+        return self._linear(prefix, "qkv_proj", parts, sum(parts.values()), config.hidden_size, config.qkv_bias)
 
     def _qk_norm(self, prefix: str) -> Tensor:
-        config = self._config
-        weight = torch.empty(config.num_heads + config.num_kv_heads, config.head_dim, device=self._device)
-        self._place_norm(f"{prefix}q_norm.weight", weight[: config.num_heads])
-        self._place_norm(f"{prefix}k_norm.weight", weight[config.num_heads :])
-        return weight
+        config, offset = self._config, self._norm_offset
+        size = config.head_dim
+        norms = {f"{prefix}q_norm.weight": config.num_heads, f"{prefix}k_norm.weight": config.num_kv_heads}
+        each = [self._source.tensor(Whole(name, "norm", {name: (size,)}, (size,), offset)).expand(n, size) for name, n in norms.items()]
+        return torch.cat(each)
 
     def _mlp(self, prefix: str) -> GatedMLP:
         config = self._config
-        rows = {"gate_proj": config.intermediate_size, "up_proj": config.intermediate_size}
-        rows = {"gate_up_proj": sum(rows.values())} if self._naming.fused else rows
-        gate_up = self._linear(prefix, rows, config.hidden_size, config.mlp_bias)
-        return GatedMLP(gate_up, self._linear(prefix, {"down_proj": config.hidden_size}, config.intermediate_size, config.mlp_bias))
+        hidden, inner = config.hidden_size, config.intermediate_size
+        gate_up = self._linear(prefix, "gate_up_proj", {"gate_proj": inner, "up_proj": inner}, 2 * inner, hidden, config.mlp_bias)
+        return GatedMLP(gate_up, self._linear(prefix, "down_proj", {}, hidden, inner, config.mlp_bias))
 
     def _experts(self, prefix: str, moe: MoE) -> Experts:
         hidden, inner, naming = self._config.hidden_size, moe.intermediate_size, self._naming
-        router = self._empty(moe.num_experts, hidden)
-        gate_up, down = self._empty(moe.num_experts, 2 * inner, hidden), self._empty(moe.num_experts, hidden, inner)
-        self._place(f"{prefix}gate.weight", router)
-        for expert in range(moe.num_experts):
-            self._place(f"{prefix}experts.{expert}.{naming.gate}.weight", gate_up[expert, :inner])
-            self._place(f"{prefix}experts.{expert}.{naming.up}.weight", gate_up[expert, inner:])
-            self._place(f"{prefix}experts.{expert}.{naming.down}.weight", down[expert])
-        return Experts(router, gate_up, down, moe.top_k, moe.renormalize)
+        router = f"{prefix}gate.weight"
+        gate_up: dict[str, tuple[int, ...]] = {}
+        down: dict[str, tuple[int, ...]] = {}
+        for expert in (f"{prefix}experts.{i}." for i in range(moe.num_experts)):
+            gate_up |= {f"{expert}{name}.weight": (inner, hidden) for name in (naming.gate, naming.up)}
+            down[f"{expert}{naming.down}.weight"] = (hidden, inner)
+        shape = (moe.num_experts, hidden)
+        return Experts(
+            self._source.tensor(Whole(router, "experts", {router: shape}, shape)),
+            self._source.tensor(Whole(f"{prefix}experts.gate_up", "experts", gate_up, (moe.num_experts, 2 * inner, hidden))),
+            self._source.tensor(Whole(f"{prefix}experts.down", "experts", down, (moe.num_experts, hidden, inner))),
+            moe.top_k,
+            moe.renormalize,
+        )
 
-    def _linear(self, prefix: str, rows: Mapping[str, int], inputs: int, has_bias: bool = False) -> Linear:
-        """One matrix whose output rows are the named projections, in order."""
-        weight = self._empty(sum(rows.values()), inputs)
-        bias = self._empty(sum(rows.values())) if has_bias else None
-        sizes = list(rows.values())
-        for name, part in zip(rows, torch.split(weight, sizes), strict=True):
-            self._place(f"{prefix}{name}.weight", part)
-        for name, part in zip(rows, torch.split(bias, sizes), strict=True) if bias is not None else ():
-            self._place(f"{prefix}{name}.bias", part)
-        return Linear(weight, bias)
+    def _linear(self, prefix: str, name: str, parts: Mapping[str, int], rows: int, inputs: int, has_bias: bool = False) -> Linear:
+        """`parts` are the projections and their rows, which `name` fuses; many checkpoints have them fused already, or there are none."""
+        rows_of = {name: rows} if self._naming.fused or not parts else parts
+        weights = {f"{prefix}{part}.weight": (count, inputs) for part, count in rows_of.items()}
+        weight = self._source.matrix(Whole(f"{prefix}{name}.weight", "matrix", weights, (rows, inputs)))
+        if not has_bias:
+            return Linear(weight)
+        biases = {f"{prefix}{part}.bias": (count,) for part, count in rows_of.items()}
+        return Linear(weight, self._source.tensor(Whole(f"{prefix}{name}.bias", "bias", biases, (rows,))))
 
     def _norm(self, name: str) -> Tensor:
-        weight = torch.empty(self._config.hidden_size, device=self._device)
-        self._place_norm(f"{name}.weight", weight)
-        return weight
+        name, shape = f"{name}.weight", (self._config.hidden_size,)
+        return self._source.tensor(Whole(name, "norm", {name: shape}, shape, self._norm_offset))
 
-    def _place_norm(self, name: str, target: Tensor) -> None:
-        self.places[name] = Place(target, (target.shape[-1],), offset=1.0 if self._config.norm_offset else 0.0)
-
-    def _place(self, name: str, target: Tensor) -> None:
-        self.places[name] = Place(target, tuple(target.shape))
-
-    def _empty(self, *shape: int) -> Tensor:
-        return torch.empty(shape, dtype=self._dtype, device=self._device)
-
-
-def _copy(name: str, tensor: Tensor, place: Place) -> None:
-    if tuple(tensor.shape) != place.shape:
-        raise LoadError(
-            f"tensor {name} has shape {list(tensor.shape)}, its config asks for {list(place.shape)}",
-            hint="the weights and the config do not belong together: get both from one place",
-        )
-    if not tensor.is_floating_point():
-        raise LoadError(f"tensor {name} has type {tensor.dtype}", hint="quantized checkpoints are not supported: use a float one, or GGUF")
-    place.target.copy_(tensor)
-    if place.offset:
-        place.target.add_(place.offset)
-
-
-def _check_complete(architecture: str, missing: list[str], unknown: list[str]) -> None:
-    problems = [f"{len(names)} tensors {what} ({_some(names)})" for names, what in ((missing, "missing"), (unknown, "unknown")) if names]
-    if problems:
-        raise LoadError(
-            f"the weights do not fit architecture {architecture}: {', '.join(problems)}",
-            hint="the download may be incomplete, or the checkpoint may hold another model than its config says",
-        )
-
-
-def _some(names: list[str], most: int = 4) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+    @property
+    def _norm_offset(self) -> float:
+        return 1.0 if self._config.norm_offset else 0.0

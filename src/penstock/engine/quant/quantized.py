@@ -37,6 +37,11 @@ class Quantized:
     def zero(self) -> int:
         return 1 << (self.bits - 1)
 
+    def rows(self, index: Tensor) -> Quantized:
+        """The rows that `index` [count] chooses, in its order."""
+        minima = None if self.minima is None else self.minima[index]
+        return Quantized(self.codes[index], self.scales[index], minima, self.bits, self.order)
+
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """-> [rows, cols], the columns in the order of the inputs."""
         rows, cols = self.shape

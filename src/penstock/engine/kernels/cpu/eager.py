@@ -21,20 +21,21 @@ class CPUKernels(ReferenceKernels):
     """As the reference, but for rounding: the same weights, in place, by another route."""
 
     def linear(self, x: Tensor, linear: Linear) -> Tensor:
-        if linear.weight.numel() >= LARGE:
+        weight = linear.weight
+        if isinstance(weight, Tensor) and weight.numel() >= LARGE:
             if x.dtype is torch.float32 and len(x) >= ONEDNN_FROM:
-                return _onednn(x, linear)
+                return _onednn(x, weight, linear.bias)
             if x.dtype is torch.bfloat16 and len(x) in SWAPPED:
-                return _swapped(x, linear)
+                return _swapped(x, weight, linear.bias)
         return super().linear(x, linear)
 
 
-def _onednn(x: Tensor, linear: Linear) -> Tensor:
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, linear.weight, linear.bias, "none", [], "")
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return out
 
 
-def _swapped(x: Tensor, linear: Linear) -> Tensor:
+def _swapped(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """W x^T, transposed: the weight is the left operand, whose layout the product takes as it is."""
-    out = (linear.weight @ x.t()).t().contiguous()
-    return out if linear.bias is None else out.add_(linear.bias)
+    out = (weight @ x.t()).t().contiguous()
+    return out if bias is None else out.add_(bias)

@@ -182,7 +182,7 @@ inline Floats times_power_of_two(Floats a, Floats n) {
 
 #endif
 
-// e^x to 1 or 2 units in the last place; 0 below -87. Cephes' polynomial after Cody and Waite's reduction.
+// e^x to about 2 units in the last place; below -87, the smallest normal float. Cephes' polynomial after Cody and Waite's reduction.
 inline Floats exp(Floats x) {
   x = min(max(x, Floats::all(-87.3f)), Floats::all(88.3f));
   Floats n = round(x * Floats::all(1.44269504f));

@@ -1,0 +1,144 @@
+"""How a model is held in memory: by which kernels, its weights and its KV in which numbers.
+
+    weights auto    a quantized checkpoint as it is; float weights of more than LARGE bytes as int8 on native kernels; else as stored
+    kv_format auto  fp32 beside float weights, bf16 beside quantized ones; without native kernels the type of hidden states
+
+Every "auto" of `EngineSpec.weights`, `dtype` and `kv_format` ends here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from penstock.core.config import EngineSpec
+from penstock.core.errors import ConfigError
+from penstock.engine.kernels.cpu.library import Library, best_library
+from penstock.engine.kernels.cpu.packed import Packed, obstacle
+from penstock.engine.kernels.protocol import Weight
+from penstock.engine.memory import Holding, resolve_device, resolve_dtype
+from penstock.engine.models.assembly import Form
+from penstock.engine.models.config import ModelConfig
+from penstock.engine.models.native import kv_token_bytes, why_not_native
+from penstock.engine.models.weights import EMBEDDING, HEAD
+from penstock.engine.quant.formats import HEAD as HEAD_FORMAT
+from penstock.engine.quant.formats import WeightFormat, parse_format
+from penstock.engine.quant.rtn import round_to_nearest
+from penstock.files import ModelFiles
+
+log = logging.getLogger(__name__)
+
+LARGE = 64 * 2**20  # bytes; what is smaller stays in the processor's caches, and gains little
+
+_KV_NAMES: Mapping[torch.dtype, str] = MappingProxyType({torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"})
+
+
+def native_library(config: ModelConfig, spec: EngineSpec, device: torch.device) -> Library | None:
+    """The native kernels, where they can run this model. Where they cannot, the log says why."""
+    if device.type != "cpu":
+        return None
+    library, reason = best_library(), why_not_native(config, spec.block_size)
+    if library is None:
+        reason = "penstock was installed without them: install a C++ compiler (g++ or clang++), then penstock again"
+    if reason is not None:
+        log.warning("no native CPU kernels for this model, which will be slower on torch: %s", reason)
+        return None
+    return library
+
+
+def resolve(files: ModelFiles, config: ModelConfig, spec: EngineSpec, library: Library | None) -> Holding:
+    """What `spec` comes to for this model. Raises ConfigError for what these kernels cannot do."""
+    device = resolve_device(spec.device)
+    dtype = torch.float32 if library else resolve_dtype(spec.dtype, device)
+    weights = _weights(files, config, spec, library)
+    kv_format = _kv_format(spec, dtype, library, weights.startswith("int") or is_quantized(files))
+    return Holding(
+        device=device,
+        dtype=dtype,
+        weights=weights,
+        weights_bytes=weights_bytes(files, config, float_type(spec) if library else dtype, _format(weights)),
+        kv_format=kv_format,
+        kv_token_bytes=kv_token_bytes(library, config, kv_format, spec.block_size) if library else config.kv_bytes_per_token(dtype),
+        kernels=library.name if library else "torch",
+    )
+
+
+def native_form(spec: EngineSpec, holding: Holding, library: Library) -> Form:
+    """Weights packed for `library`, one matrix after the other."""
+
+    def finish(name: str, weight: Weight) -> Packed:
+        return Packed(library, weight if obstacle(weight) is None else _as_float(weight))
+
+    target = _format(holding.weights)
+    return Form(
+        dtype=float_type(spec),
+        quantize=None if target is None else lambda name, weight: quantized(name, weight, target),
+        finish=finish,
+    )
+
+
+def quantized(name: str, weight: Tensor, target: WeightFormat) -> Weight:
+    """One matrix of a checkpoint in `target`, or as it is where its rows do not divide into groups."""
+    chosen = HEAD_FORMAT if name in (EMBEDDING, HEAD) else target
+    return round_to_nearest(weight, chosen) if chosen.fits(weight.shape[1]) else weight
+
+
+def float_type(spec: EngineSpec) -> torch.dtype | None:
+    """What float weights are stored as by native kernels, which calculate in float32; None: as in the file."""
+    return None if spec.dtype == "auto" else resolve_dtype(spec.dtype, torch.device("cpu"))
+
+
+def _weights(files: ModelFiles, config: ModelConfig, spec: EngineSpec, library: Library | None) -> str:
+    asked = spec.weights
+    if asked not in ("auto", "float"):
+        asked = parse_format(asked).name
+        if library is None:
+            raise ConfigError(
+                f"weights is {asked!r}, which needs the native CPU kernels, and this model runs without them",
+                hint="use --weights auto; the log says why there are none",
+            )
+    if is_quantized(files):
+        if asked != "auto":
+            raise ConfigError(
+                f"weights is {asked!r}, but {files.name} holds quantized weights already",
+                hint="use --weights auto, or the checkpoint that it was made from",
+            )
+        return "as stored"
+    if asked != "auto":
+        return asked
+    large = weights_bytes(files, config, None, None) > LARGE
+    return "int8" if library and large and spec.dtype == "auto" else "float"
+
+
+def _kv_format(spec: EngineSpec, dtype: torch.dtype, library: Library | None, is_small: bool) -> str:
+    own = _KV_NAMES[dtype]
+    if library is None:
+        if spec.kv_format not in ("auto", own):
+            raise ConfigError(
+                f"kv_format is {spec.kv_format!r}, and without native CPU kernels KV has the type of hidden states, {own!r}",
+                hint="use --kv-format auto",
+            )
+        return own
+    if spec.kv_format != "auto":
+        return spec.kv_format
+    return "bf16" if is_small else own
+
+
+def _format(weights: str) -> WeightFormat | None:
+    return parse_format(weights) if weights.startswith("int") else None
+
+
+def _as_float(weight: Weight) -> Tensor:
+    return weight.float() if isinstance(weight, Tensor) else weight.dequantize()
+
+
+def is_quantized(files: ModelFiles) -> bool:  # TEMPORARY
+    return False
+
+
+def weights_bytes(files: ModelFiles, config: ModelConfig, dtype: torch.dtype | None, format: WeightFormat | None) -> int:  # TEMPORARY
+    return int(config.num_parameters * (4 if dtype is torch.float32 else 2 if format is None else format.bits_per_weight / 8))

@@ -1,0 +1,89 @@
+"""Weight matrices in the layout of the native kernels, which is the same for every build of the library.
+
+    packed = Packed(library, quantized)         int8 or int4
+    packed = Packed(library, weight)            float32, float16 or bfloat16, stored as they are
+    packed.matrix                               the struct that operations take
+
+The packed bytes are this object's own; what they were made from can be freed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from penstock.core.errors import LoadError
+from penstock.engine.kernels.cpu.library import Library
+from penstock.engine.kernels.cpu.structs import Format, Matrix
+from penstock.engine.quant.quantized import Quantized
+
+FLOATS = {torch.float32: Format.FLOAT32, torch.float16: Format.FLOAT16, torch.bfloat16: Format.BFLOAT16}
+CODES = {8: Format.INT8, 4: Format.INT4}
+COLUMNS = {Format.INT8: 16, Format.INT4: 32}  # the columns are a multiple of it
+GROUP = 16  # likewise the group
+LARGEST_GROUP = 65536  # sums of a group stay within 32 bits
+
+
+class Packed:
+    """One matrix [rows, cols]. LoadError where the kernels have no layout for it (see `obstacle`)."""
+
+    def __init__(self, library: Library, source: Quantized | Tensor) -> None:
+        if problem := obstacle(source):
+            raise LoadError(f"a weight of shape {list(source.shape)} cannot be packed for the native kernels: {problem}")
+        self._library = library
+        rows, cols = source.shape
+        numbers = (source.codes if isinstance(source, Quantized) else source).contiguous()
+        self.matrix = Matrix(format=_format(source), rows=rows, cols=cols, group=cols)
+        scales, minima = None, None
+        if isinstance(source, Quantized):
+            self.matrix.group = source.group
+            scales, minima = source.scales.contiguous(), None if source.minima is None else source.minima.contiguous()
+        self._numbers = torch.empty(library.codes_bytes(self.matrix), dtype=torch.uint8)
+        self._scales = torch.empty(library.scales_bytes(self.matrix), dtype=torch.uint8)
+        self._minima = None if minima is None else torch.empty_like(self._scales)
+        self._order = source.order.to(torch.int32, copy=True) if isinstance(source, Quantized) and source.order is not None else None
+        self.matrix.codes = self._numbers.data_ptr()
+        self.matrix.scales = _address(self._scales)
+        self.matrix.minima = _address(self._minima)
+        self.matrix.order = _address(self._order)
+        library.pack(self.matrix, numbers.data_ptr(), _address(scales), _address(minima))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.matrix.rows, self.matrix.cols
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the weights take."""
+        return sum(part.nbytes for part in (self._numbers, self._scales, self._minima, self._order) if part is not None)
+
+    def dequantize(self) -> Tensor:
+        """-> [rows, cols] float32: what the kernels multiply by."""
+        out = torch.empty(self.shape)
+        for row in range(len(out)):
+            self._library.unpack_row(self.matrix, row, out[row].data_ptr())
+        return out
+
+
+def obstacle(source: Quantized | Tensor) -> str | None:
+    """Why the kernels have no layout for a matrix; None when they have."""
+    if len(source.shape) != 2 or 0 in source.shape:
+        return "it is not a matrix"
+    if isinstance(source, Tensor):
+        return None if source.dtype in FLOATS else f"{source.dtype} is none of {', '.join(map(str, FLOATS))}"
+    if source.bits not in CODES:
+        return f"{source.bits} bits are neither 4 nor 8"
+    multiple, (_, cols) = COLUMNS[CODES[source.bits]], source.shape
+    if cols % multiple:
+        return f"its {cols} columns are no multiple of {multiple}"
+    if cols % source.group or source.group % GROUP or source.group > LARGEST_GROUP:
+        return f"its groups of {source.group} columns are no multiple of {GROUP} up to {LARGEST_GROUP} that divides {cols}"
+    return None
+
+
+def _format(source: Quantized | Tensor) -> Format:
+    return CODES[source.bits] if isinstance(source, Quantized) else FLOATS[source.dtype]
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

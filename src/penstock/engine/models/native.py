@@ -1,0 +1,274 @@
+"""The decoder as a program of native operations: described once, when a model is loaded, and run in one call per step.
+
+    embed ─► angles ─► layers ─► norm ─► hidden
+    layer:  norm ─► qkv ─► rope and store ─► attention ─► quantize ─► o ─► add, norm ─► gate-up ─► gate ─► down ─► (add)
+
+The same model as `models.decoder`, operation for operation; activations are float32 between operations, and inside those
+that multiply whatever the matrix wants. An update is added to the residual stream by the norm that follows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from penstock.core.errors import Bug
+from penstock.engine.kernels.cpu import structs
+from penstock.engine.kernels.cpu.library import Library, Pool, Program
+from penstock.engine.kernels.cpu.packed import Packed
+from penstock.engine.kernels.cpu.structs import KV, KVNumbers, Operation
+from penstock.engine.kernels.kv import KVCache
+from penstock.engine.kernels.protocol import AttentionInputs, Experts, GatedMLP, Linear, Weight
+from penstock.engine.models.config import Activation, ModelConfig
+from penstock.engine.models.rope import attention_factor, frequencies
+from penstock.engine.models.weights import Layer, Weights
+
+HEAD_ROWS = 128  # rows of logits made at a time
+
+_ACTIVATIONS: Mapping[Activation, int] = MappingProxyType({"silu": 0, "gelu": 1, "gelu_tanh": 2})
+KV_FORMATS: Mapping[str, KVNumbers] = MappingProxyType(
+    {"fp32": KVNumbers.FLOAT32, "bf16": KVNumbers.BFLOAT16, "int8": KVNumbers.INT8, "int4": KVNumbers.INT4}
+)
+
+
+def why_not_native(config: ModelConfig, block_size: int) -> str | None:
+    """What of a model or its KV cache the native operations cannot do; None: they can do it all."""
+    if config.moe is not None:
+        return "it has experts"
+    if config.head_dim % 8 or config.head_dim > 256:
+        return f"its heads have {config.head_dim} dimensions, not a multiple of 8 up to 256"
+    if block_size % 16:
+        return f"KV blocks have {block_size} tokens, not a multiple of 16"
+    return None
+
+
+def kv_token_bytes(library: Library, config: ModelConfig, kv_format: str, block_size: int) -> int:
+    """Bytes of keys and values that one token holds across all layers."""
+    return 2 * config.num_layers * library.kv_block_bytes(_kv(config, kv_format, block_size)) // block_size
+
+
+def _kv(config: ModelConfig, kv_format: str, block_size: int) -> KV:
+    return KV(format=KV_FORMATS[kv_format], kv_heads=config.num_kv_heads, head_dim=config.head_dim, block_size=block_size)
+
+
+class _Room:
+    """Memory between operations, for steps of up to `tokens`; the system gives it as it is first used."""
+
+    def __init__(self, config: ModelConfig, weights: Weights, pool: Pool, tokens: int) -> None:
+        def floats(size: int) -> Tensor:
+            return torch.empty(tokens, size)
+
+        self.tokens = tokens
+        self.x, self.update, self.hidden = floats(config.hidden_size), floats(config.hidden_size), floats(config.hidden_size)
+        self.qkv, self.attended = floats(config.q_size + 2 * config.kv_size), floats(config.q_size)
+        self.gate_up = floats(2 * config.intermediate_size)
+        linears = [linear for layer in weights.layers for linear in (layer.qkv, layer.o, _mlp(layer).gate_up, _mlp(layer).down)]
+        self.activations = _aligned(max(pool.library.activation_bytes(_matrix(linear), tokens) for linear in linears))
+        ropes = {False: config.rope, True: config.windowed_rope or config.rope}
+        self.angles = {
+            windowed: (floats(ropes[windowed].dim // 2), floats(ropes[windowed].dim // 2))
+            for windowed in {window is not None for window in config.windows}
+        }
+
+
+class NativeDecoder:
+    """A loaded model. Holds its weights and the memory of one step, and no state of any sequence: that is the `KVCache`.
+
+    `max_tokens` is the largest step. What `forward` and `logits` return is overwritten by their next call.
+    """
+
+    def __init__(
+        self, config: ModelConfig, weights: Weights, pool: Pool, *, kv_format: str = "fp32", served_len: int, max_tokens: int
+    ) -> None:
+        self.config = config
+        self._weights, self._pool, self._kv_format = weights, pool, kv_format
+        self._room = _Room(config, weights, pool, max_tokens)
+        self._ropes = {False: config.rope, True: config.windowed_rope or config.rope}
+        self._frequencies = {windowed: frequencies(self._ropes[windowed], served_len) for windowed in self._room.angles}
+        self._embedding_multiplier = float(config.embedding_multiplier)
+        self._logits = torch.empty(HEAD_ROWS, config.vocab_size)
+        self._head = self._head_program()
+        self._bound: tuple[KVCache, Program] | None = None
+
+    def allocate_kv(self, num_blocks: int, block_size: int) -> KVCache:
+        """Zeroed room for `num_blocks * block_size` tokens, laid out as `kv.h` says: bytes [num_blocks, bytes of a block]."""
+        num_bytes = self._pool.library.kv_block_bytes(_kv(self.config, self._kv_format, block_size))
+        layers = range(self.config.num_layers)
+        keys, values = ([_zeros(num_blocks, num_bytes) for _ in layers] for _ in ("keys", "values"))
+        return KVCache(keys, values, block_size)
+
+    # -- the two calls of a step
+
+    def forward(self, token_ids: Tensor, inputs: AttentionInputs, kv: KVCache) -> Tensor:
+        """token_ids [tokens] int64 -> hidden states [tokens, hidden] for `logits`. Writes the tokens' keys and values to `kv`."""
+        if len(token_ids) > self._room.tokens:
+            raise Bug(f"a step of {len(token_ids)} tokens for a decoder made for {self._room.tokens}")
+        lens = torch.tensor([inputs.query_lens, inputs.context_lens]) if inputs.lens is None else inputs.lens
+        tables = inputs.block_tables
+        step = structs.Step(
+            tokens=len(token_ids),
+            seqs=len(inputs.query_lens),
+            token_ids=token_ids.data_ptr(),
+            positions=inputs.positions.data_ptr(),
+            slots=inputs.slots.data_ptr(),
+            query_lens=lens.data_ptr(),
+            context_lens=lens.data_ptr() + lens.stride(0) * lens.itemsize,
+            tables=tables.data_ptr(),
+            max_blocks=tables.stride(0),
+        )
+        self._pool.run(self._program(kv), step)
+        return self._room.hidden[: len(token_ids)]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden [rows, hidden], as `forward` gave them -> [rows, vocab] float32."""
+        if len(hidden) > HEAD_ROWS:
+            return torch.cat([self.logits(rows).clone() for rows in hidden.split(HEAD_ROWS)])
+        self._head_rows[: len(hidden)] = hidden
+        self._pool.run(self._head, structs.Step(tokens=len(hidden)))
+        return self._logits[: len(hidden)]
+
+    # -- the description
+
+    def _program(self, kv: KVCache) -> Program:
+        if self._bound is None or self._bound[0] is not kv:
+            self._bound = kv, Program(list(self._operations(kv)), self._weights, self._room, self._frequencies)
+        return self._bound[1]
+
+    def _operations(self, kv: KVCache) -> Iterator[Operation]:
+        room, weights = self._room, self._weights
+        yield structs.Embed(multiplier=self._embedding_multiplier, matrix=_packed(weights.embedding).matrix, x=room.x.data_ptr())
+        for windowed, (cos, sin) in room.angles.items():
+            yield structs.Angles(
+                count=cos.shape[1],
+                factor=attention_factor(self._ropes[windowed]),
+                frequencies=self._frequencies[windowed].data_ptr(),
+                cos=cos.data_ptr(),
+                sin=sin.data_ptr(),
+            )
+        out_norm: Tensor | None = None
+        for index, layer in enumerate(weights.layers):
+            yield self._norm(layer.attention_norm, layer.qkv, updated=index > 0, out_norm=out_norm)
+            yield from self._attention(index, layer, kv)
+            yield self._norm(layer.mlp_norm, _mlp(layer).gate_up, updated=True, out_norm=layer.attention_out_norm)
+            yield from self._mlp(layer)
+            out_norm = layer.mlp_out_norm
+        yield self._norm(weights.norm, None, updated=bool(weights.layers), out_norm=out_norm)
+
+    def _attention(self, index: int, layer: Layer, kv: KVCache) -> Iterator[Operation]:
+        config, room, window = self.config, self._room, self.config.windows[index]
+        cos, sin = room.angles[window is not None]
+        cache = _kv(config, self._kv_format, kv.block_size)
+        cache.keys, cache.values = kv.keys[index].data_ptr(), kv.values[index].data_ptr()
+        yield self._linear(layer.qkv, room.qkv)
+        yield structs.Rope(
+            heads=config.num_heads,
+            dim=2 * cos.shape[1],
+            eps=config.norm_eps,
+            qkv=room.qkv.data_ptr(),
+            norm=_address(layer.qk_norm),
+            cos=cos.data_ptr(),
+            sin=sin.data_ptr(),
+            kv=cache,
+        )
+        yield structs.Attention(
+            heads=config.num_heads,
+            scale=config.attention_scale,
+            window=window or 0,
+            softcap=config.attention_softcap or 0.0,
+            qkv=room.qkv.data_ptr(),
+            kv=cache,
+            out=room.attended.data_ptr(),
+        )
+        yield structs.Quantize(x=room.attended.data_ptr(), target=_matrix(layer.o), activations=room.activations.data_ptr())
+        yield self._linear(layer.o, room.update)
+
+    def _mlp(self, layer: Layer) -> Iterator[Operation]:
+        room, mlp = self._room, _mlp(layer)
+        yield self._linear(mlp.gate_up, room.gate_up)
+        yield structs.Gate(
+            activation=_ACTIVATIONS[self.config.activation],
+            gate_up=room.gate_up.data_ptr(),
+            target=_matrix(mlp.down),
+            activations=room.activations.data_ptr(),
+        )
+        yield self._linear(mlp.down, room.update)
+
+    def _norm(self, weight: Tensor, target: Linear | None, *, updated: bool, out_norm: Tensor | None) -> Operation:
+        """Add the last update, then make what `target` multiplies; without a target, the hidden states."""
+        room = self._room
+        return structs.Norm(
+            size=self.config.hidden_size,
+            eps=self.config.norm_eps,
+            alpha=self.config.residual_multiplier,
+            x=room.x.data_ptr(),
+            update=room.update.data_ptr() if updated else None,
+            update_weight=_address(out_norm),
+            weight=weight.data_ptr(),
+            hidden=room.hidden.data_ptr() if target is None else None,
+            target=structs.Matrix() if target is None else _matrix(target),
+            activations=None if target is None else room.activations.data_ptr(),
+        )
+
+    def _linear(self, linear: Linear, out: Tensor) -> Operation:
+        return structs.Linear(
+            matrix=_matrix(linear), activations=self._room.activations.data_ptr(), bias=_address(linear.bias), out=out.data_ptr()
+        )
+
+    def _head_program(self) -> Program:
+        config, head = self.config, self._weights.head
+        self._head_rows = torch.empty(HEAD_ROWS, config.hidden_size)
+        activations = _aligned(self._pool.library.activation_bytes(_matrix(head), HEAD_ROWS))
+        operations: list[Operation] = [
+            structs.Quantize(x=self._head_rows.data_ptr(), target=_matrix(head), activations=activations.data_ptr()),
+            structs.Linear(
+                matrix=_matrix(head),
+                activations=activations.data_ptr(),
+                bias=_address(head.bias),
+                out=self._logits.data_ptr(),
+            ),
+        ]
+        if config.logits_divisor != 1.0 or config.logits_softcap is not None:
+            operations.append(
+                structs.Finish(
+                    size=config.vocab_size,
+                    divisor=config.logits_divisor,
+                    softcap=config.logits_softcap or 0.0,
+                    x=self._logits.data_ptr(),
+                )
+            )
+        return Program(operations, activations)
+
+
+def _packed(weight: Weight) -> Packed:
+    if not isinstance(weight, Packed):
+        raise Bug("a native decoder was given a weight that is not packed")
+    return weight
+
+
+def _matrix(linear: Linear) -> structs.Matrix:
+    return _packed(linear.weight).matrix
+
+
+def _mlp(layer: Layer) -> GatedMLP:
+    if isinstance(layer.mlp, Experts):
+        raise Bug("experts have no native operation")
+    return layer.mlp
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _zeros(num_blocks: int, num_bytes: int) -> Tensor:
+    """[num_blocks, num_bytes] uint8 at a multiple of 64; the system gives the memory as it is first written."""
+    memory = torch.zeros(num_blocks * num_bytes + 64, dtype=torch.uint8)
+    return memory[-memory.data_ptr() % 64 :][: num_blocks * num_bytes].view(num_blocks, num_bytes)
+
+
+def _aligned(num_bytes: int, alignment: int = 64) -> Tensor:
+    """Uninitialized bytes that begin at a multiple of `alignment`."""
+    memory = torch.empty(num_bytes + alignment, dtype=torch.uint8)
+    return memory[-memory.data_ptr() % alignment :][:num_bytes]
