@@ -3,7 +3,7 @@
     python benchmarks/step_overhead.py                          the built-in model and a random 0.5B shape, 1 and 32 clients
     python benchmarks/step_overhead.py --models penstock-mini   one model only
 
-The engine runs in this process, so that its parts can be timed; its messages go through a Unix socket as they do when it has a
+The engine runs in this process, so that its parts can be timed; its messages go through a socket as they do when it has a
 process of its own. Every client decodes, and the first steps do not count. The last line is JSON.
 
     plan      which sequences run, and their memory        sample    logits to tokens
@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,13 +30,13 @@ from unittest.mock import patch
 
 import msgspec
 import torch
-import zmq
 from models import qwen_05b
 
 from penstock.core.config import EngineSpec
 from penstock.core.types import Sampling
 from penstock.engine.client import EngineClient, Stream
 from penstock.engine.engine import Engine
+from penstock.engine.link import EngineLink, FrameReader
 from penstock.engine.loading import load_engine
 from penstock.engine.messages import FromEngine, Job, Step
 
@@ -86,10 +88,12 @@ def measure(engine: Engine, name: str, clients: int, sampling: str, args: argpar
     add_jobs(engine, clients, SAMPLINGS[sampling], args)
     while any(sequence.num_pending > 1 for sequence in engine.scheduler.running) or engine.scheduler.num_waiting:
         engine.step()
-    with socket_pair() as (ours, theirs), timed(engine) as stages:
-        steps = [one_step(engine, ours, theirs, stages) for _ in range(WARM_STEPS)]
+    ours, theirs = socket.socketpair()
+    with ours, theirs, timed(engine) as stages:
+        link = EngineLink(ours, os.getppid())
+        steps = [one_step(engine, link, theirs, stages) for _ in range(WARM_STEPS)]
         until = time.perf_counter() + args.seconds
-        steps = [one_step(engine, ours, theirs, stages) for _ in range(args.steps) if time.perf_counter() < until]
+        steps = [one_step(engine, link, theirs, stages) for _ in range(args.steps) if time.perf_counter() < until]
     for sequence in list(engine.scheduler.running):
         engine.abort(sequence.job.id)
     engine.audit()
@@ -110,24 +114,22 @@ def add_jobs(engine: Engine, clients: int, sampling: Sampling, args: argparse.Na
         engine.add(Job(id=f"request-{client:032x}/{client}/0", prompt=prompt, sampling=msgspec.structs.replace(asked, seed=client)))
 
 
-def one_step(engine: Engine, ours: zmq.Socket[bytes], theirs: zmq.Socket[bytes], stages: dict[str, float]) -> dict[str, float]:
+def one_step(engine: Engine, link: EngineLink, other: socket.socket, stages: dict[str, float]) -> dict[str, float]:
     """Seconds of each stage, the message's way included."""
-    encoder, decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(FromEngine)
+    reader, decoder = FrameReader(), msgspec.msgpack.Decoder(FromEngine)
     client = EngineClient("measured")
     client._streams = {sequence.job.id: Stream("") for sequence in engine.scheduler.running}
     stages.clear()
     started = time.perf_counter()
     message = Step(outputs=engine.step(), stats=engine.stats())
     stepped = time.perf_counter()
-    ours.send(encoder.encode(message))
+    link.emit(message)
     sent = time.perf_counter()
-    theirs.poll(1000)
-    arrived = time.perf_counter()
-    client._receive(decoder.decode(theirs.recv()))
-    received = time.perf_counter()
-    inside = dict(stages)
-    rest = stepped - started - sum(inside.values())
-    return dict.fromkeys(STAGES, 0.0) | inside | {"output": rest, "send": sent - stepped, "receive": received - arrived}
+    for received in reader.feed(other.recv(1 << 20)):
+        client._receive(decoder.decode(received))
+    ended = time.perf_counter()
+    rest = stepped - started - sum(stages.values())
+    return dict.fromkeys(STAGES, 0.0) | stages | {"output": rest, "send": sent - stepped, "receive": ended - sent}
 
 
 @contextmanager
@@ -149,15 +151,6 @@ def timed(engine: Engine) -> Iterator[dict[str, float]]:
         for stage, part in (parts | dict.fromkeys(MODEL, engine._model)).items():
             stack.enter_context(patch.object(type(part), stage, clocked(stage, getattr(type(part), stage))))
         yield spent
-
-
-@contextmanager
-def socket_pair() -> Iterator[tuple[zmq.Socket[bytes], zmq.Socket[bytes]]]:
-    with tempfile.TemporaryDirectory() as folder, zmq.Context() as context:
-        with context.socket(zmq.PAIR) as ours, context.socket(zmq.PAIR) as theirs:
-            ours.bind(f"ipc://{folder}/engine")
-            theirs.connect(f"ipc://{folder}/engine")
-            yield ours, theirs
 
 
 def print_row(row: dict[str, object]) -> None:

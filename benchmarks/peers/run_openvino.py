@@ -36,9 +36,9 @@ class Server:
         return self.pipeline.add_request(self.count, ov.Tensor(ids), config)
 
     def prefill(self, length: int) -> float:
-        self.add(length, 1)
+        handle = self.add(length, 1)
         started = time.perf_counter()
-        while self.pipeline.has_non_finished_requests():
+        while not handle.can_read():
             self.pipeline.step()
         return length / (time.perf_counter() - started)
 

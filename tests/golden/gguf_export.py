@@ -18,14 +18,15 @@ ARCHITECTURES = {
     "qwen3_moe": "qwen3moe", "gemma2": "gemma2", "gemma3_text": "gemma3", "phi3": "phi3",
 }  # fmt: skip
 Kind = Callable[[str, Array], gguf.GGMLQuantizationType]
+Quantize = Callable[[Array, gguf.GGMLQuantizationType], Array]
 
 
 def all_f32(name: str, array: Array) -> gguf.GGMLQuantizationType:
     return gguf.GGMLQuantizationType.F32
 
 
-def export(folder: Path, target: Path, kind: Kind = all_f32) -> None:
-    """`kind` chooses the type in which a tensor is stored by its GGUF name."""
+def export(folder: Path, target: Path, kind: Kind = all_f32, quantize: Quantize = gguf.quants.quantize) -> None:
+    """`kind` chooses the type in which a tensor is stored by its GGUF name, `quantize` makes its blocks."""
     config = json.loads((folder / "config.json").read_text())
     name = ARCHITECTURES[config["model_type"]]
     architecture = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == name)
@@ -38,7 +39,7 @@ def export(folder: Path, target: Path, kind: Kind = all_f32) -> None:
         if stored == gguf.GGMLQuantizationType.F32:
             writer.add_tensor(gguf_name, array.astype(np.float32))
         else:
-            writer.add_tensor(gguf_name, gguf.quants.quantize(array.astype(np.float32), stored), raw_dtype=stored)
+            writer.add_tensor(gguf_name, quantize(array.astype(np.float32), stored), raw_dtype=stored)
     for extra, factors in rope_tensors(config):
         writer.add_tensor(extra, factors)
     writer.write_header_to_file()

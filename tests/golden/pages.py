@@ -68,7 +68,7 @@ class Pages:
     def step(self, new: Mapping[int, Sequence[int]]) -> dict[int, Tensor]:
         """Compute `new` tokens of some sequences in one step -> the logits of each, [tokens, vocab]."""
         hidden = self.decoder.forward(self._ids(new), self._inputs(new), self._kv)
-        logits = self.decoder.logits(hidden).cpu()
+        logits = self.decoder.logits(hidden).cpu().clone()  # the next call may overwrite it
         return dict(zip(new, logits.split([len(tokens) for tokens in new.values()]), strict=True))
 
     def _ids(self, new: Mapping[int, Sequence[int]]) -> Tensor:

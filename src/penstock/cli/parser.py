@@ -192,6 +192,29 @@ def _guard(parser: Parser) -> None:
     calibrate.add_argument("--out", type=Path, default=Path("guard.json"), metavar="FILE", help="(default: guard.json)")
 
 
+def _quantize(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a folder of float weights, a built-in name or a Hugging Face id")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to make, in GPTQ's layout")
+    parser.add_argument("--format", default="int4", metavar="FORMAT", help="int8, int4, int4-g128, int4-g128-asym, … (default: int4)")
+    methods = ("rtn", "gptq", "awq", "smoothquant")
+    parser.add_argument("--method", choices=methods, default="rtn", help="rtn needs no text; the others are better (default: rtn)")
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="text like what the model will see, or conversations as .jsonl")
+    parser.add_argument("--windows", type=int, default=64, metavar="N", help="pieces of it to read (default: 64)")
+    parser.add_argument("--context", type=int, default=512, metavar="N", help="tokens of each (default: 512)")
+
+
+def _eval(parser: Parser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    summary = "measure how well a model predicts a text"
+    perplexity = actions.add_parser("perplexity", help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
+    perplexity.add_argument("model", nargs="?", metavar="MODEL", help=f"{MODEL_HELP} (default: {DEFAULT_MODEL})")
+    perplexity.add_argument("--text", type=Path, required=True, metavar="FILE", help="a text, or conversations as .jsonl")
+    perplexity.add_argument("--context", type=int, default=512, metavar="N", help="tokens of a window; half of it counts (default: 512)")
+    perplexity.add_argument("--windows", type=int, metavar="N", help="only the first N windows (default: all)")
+    perplexity.add_argument("--json", action="store_true", help="as one JSON object")
+    _engine_flags(perplexity)
+
+
 def _nothing(parser: Parser) -> None:
     """A command without arguments."""
 
@@ -219,6 +242,8 @@ COMMANDS: Sequence[tuple[str, str, Callable[[Parser], None]]] = (
     ("router", "learn from your own data which model to ask", _router),
     ("guard", "set the thresholds of guardrails", _guard),
     ("cache", "look at stored answers and forget them", _cache),
+    ("quantize", "make a smaller copy of a model, in fewer bits", _quantize),
+    ("eval", "measure how good a model is in the form it is served in", _eval),
     ("usage", "show what was used and what it cost", _usage),
     ("prices", "list the known prices of models", _prices),
     ("config", "show each setting and where it comes from", _config),

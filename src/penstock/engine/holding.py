@@ -19,13 +19,12 @@ from penstock.core.config import EngineSpec
 from penstock.core.errors import ConfigError
 from penstock.engine.kernels.cpu.library import Library, best_library
 from penstock.engine.kernels.cpu.packed import Packed, obstacle
-from penstock.engine.kernels.protocol import Weight
 from penstock.engine.memory import Holding, resolve_device, resolve_dtype
-from penstock.engine.models.assembly import Form
+from penstock.engine.models.assembly import Form, Stored
 from penstock.engine.models.config import ModelConfig
-from penstock.engine.models.native import kv_token_bytes, why_not_native
-from penstock.engine.models.weights import EMBEDDING, HEAD
-from penstock.engine.quant.formats import HEAD as HEAD_FORMAT
+from penstock.engine.models.load import is_quantized, weights_bytes
+from penstock.engine.models.native import kv_layout, why_not_native
+from penstock.engine.models.size import Sizes, format_for
 from penstock.engine.quant.formats import WeightFormat, parse_format
 from penstock.engine.quant.rtn import round_to_nearest
 from penstock.files import ModelFiles
@@ -60,9 +59,9 @@ def resolve(files: ModelFiles, config: ModelConfig, spec: EngineSpec, library: L
         device=device,
         dtype=dtype,
         weights=weights,
-        weights_bytes=weights_bytes(files, config, float_type(spec) if library else dtype, _format(weights)),
+        weights_bytes=weights_bytes(files, config, _sizes(spec, weights, None if library else dtype)),
         kv_format=kv_format,
-        kv_token_bytes=kv_token_bytes(library, config, kv_format, spec.block_size) if library else config.kv_bytes_per_token(dtype),
+        kv_token_bytes=_native_kv_bytes(config, kv_format, spec.block_size) if library else config.kv_bytes_per_token(dtype),
         kernels=library.name if library else "torch",
     )
 
@@ -70,7 +69,7 @@ def resolve(files: ModelFiles, config: ModelConfig, spec: EngineSpec, library: L
 def native_form(spec: EngineSpec, holding: Holding, library: Library) -> Form:
     """Weights packed for `library`, one matrix after the other."""
 
-    def finish(name: str, weight: Weight) -> Packed:
+    def finish(name: str, weight: Stored) -> Packed:
         return Packed(library, weight if obstacle(weight) is None else _as_float(weight))
 
     target = _format(holding.weights)
@@ -81,10 +80,10 @@ def native_form(spec: EngineSpec, holding: Holding, library: Library) -> Form:
     )
 
 
-def quantized(name: str, weight: Tensor, target: WeightFormat) -> Weight:
+def quantized(name: str, weight: Tensor, target: WeightFormat) -> Stored:
     """One matrix of a checkpoint in `target`, or as it is where its rows do not divide into groups."""
-    chosen = HEAD_FORMAT if name in (EMBEDDING, HEAD) else target
-    return round_to_nearest(weight, chosen) if chosen.fits(weight.shape[1]) else weight
+    chosen = format_for(name, weight.shape[1], target)
+    return weight if chosen is None else round_to_nearest(weight, chosen)
 
 
 def float_type(spec: EngineSpec) -> torch.dtype | None:
@@ -110,8 +109,14 @@ def _weights(files: ModelFiles, config: ModelConfig, spec: EngineSpec, library: 
         return "as stored"
     if asked != "auto":
         return asked
-    large = weights_bytes(files, config, None, None) > LARGE
+    large = weights_bytes(files, config, Sizes(None)) > LARGE
     return "int8" if library and large and spec.dtype == "auto" else "float"
+
+
+def _sizes(spec: EngineSpec, weights: str, eager: torch.dtype | None) -> Sizes:
+    if eager is not None:
+        return Sizes(eager, few_bits=False)
+    return Sizes(float_type(spec), target=_format(weights))
 
 
 def _kv_format(spec: EngineSpec, dtype: torch.dtype, library: Library | None, is_small: bool) -> str:
@@ -128,17 +133,14 @@ def _kv_format(spec: EngineSpec, dtype: torch.dtype, library: Library | None, is
     return "bf16" if is_small else own
 
 
+def _native_kv_bytes(config: ModelConfig, kv_format: str, block_size: int) -> int:
+    """Of one token's keys and values, all layers."""
+    return 2 * config.num_layers * kv_layout(config, kv_format, block_size).block_bytes // block_size
+
+
 def _format(weights: str) -> WeightFormat | None:
     return parse_format(weights) if weights.startswith("int") else None
 
 
-def _as_float(weight: Weight) -> Tensor:
+def _as_float(weight: Stored) -> Tensor:
     return weight.float() if isinstance(weight, Tensor) else weight.dequantize()
-
-
-def is_quantized(files: ModelFiles) -> bool:  # TEMPORARY
-    return False
-
-
-def weights_bytes(files: ModelFiles, config: ModelConfig, dtype: torch.dtype | None, format: WeightFormat | None) -> int:  # TEMPORARY
-    return int(config.num_parameters * (4 if dtype is torch.float32 else 2 if format is None else format.bits_per_weight / 8))

@@ -1,4 +1,4 @@
-"""How messages reach an engine: over a private Unix socket to its own process, or through queues to a thread."""
+"""How messages reach an engine: through a socket pair to its own process, or through queues to a thread."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import contextlib
 import logging
 import os
 import queue
-import shutil
+import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 
 import msgspec
-import zmq
-import zmq.asyncio
 
+from penstock.engine.link import FrameReader, FrameWriter
 from penstock.engine.messages import FromEngine, Stop, ToEngine
 
 log = logging.getLogger(__name__)
@@ -31,41 +29,42 @@ class ProcessTransport:
     """An engine in its own process: a crash, a long step or the GIL on one side never stalls the other."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.mkdtemp(prefix="penstock-")  # mode 0700: no other user reaches the socket
-        self._context = zmq.asyncio.Context(io_threads=1)
-        self._socket = self._context.socket(zmq.PAIR)
-        self._socket.set_hwm(0)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, 20)  # ms; the process binds once it has started
-        self._encoder = msgspec.msgpack.Encoder()
+        self._writer = FrameWriter()
+        self._link: asyncio.Transport | None = None
+        self._incoming: _Incoming | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._watcher: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
     async def open(self, receive: Received, lost: Lost) -> None:
-        address = f"ipc://{self._folder}/engine"
-        self._socket.connect(address)  # the connecting side queues what is sent before the other is there
-        command = (sys.executable, "-m", "penstock.engine.worker", address, str(os.getpid()))
-        self._process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
-        self._tasks = [asyncio.create_task(self._read(receive, lost)), asyncio.create_task(self._watch(self._process, lost))]
+        ours, theirs = socket.socketpair()
+        with theirs:  # the process inherits a copy; with ours closed, it alone holds that end
+            loop = asyncio.get_running_loop()
+            self._link, self._incoming = await loop.create_unix_connection(lambda: _Incoming(receive, lost), sock=ours)
+            command = (sys.executable, "-m", "penstock.engine.worker", str(theirs.fileno()), str(os.getpid()))
+            self._process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),)
+            )  # fmt: skip
+        self._watcher = asyncio.create_task(self._watch(self._process, lost))
 
     def send(self, message: ToEngine) -> None:
-        # Not zmq.Socket.send: a plain send may swallow the edge that says "there is something to read", and `_read` would sleep on.
-        self._socket.send(self._encoder.encode(message), zmq.NOBLOCK)
+        if self._link is not None and not self._link.is_closing():  # else it is lost, and the client hears of that
+            self._link.write(bytes(self._writer.frame(message)))
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if not self._socket.closed:
-            self.send(Stop())
+        if self._incoming is not None:
+            self._incoming.stop()
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        self.send(Stop())
         if self._process is not None and self._process.returncode is None:
             await self._end(self._process)
-        self._socket.close(linger=0)
-        self._context.term()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._link is not None:
+            self._link.close()
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
         try:
@@ -75,19 +74,33 @@ class ProcessTransport:
                 process.kill()
             await process.wait()
 
-    async def _read(self, receive: Received, lost: Lost) -> None:
-        decoder = msgspec.msgpack.Decoder(FromEngine)
-        try:
-            while True:
-                receive(decoder.decode(await self._socket.recv()))
-        except Exception as error:
-            log.exception("cannot read from the engine")
-            lost(f"what it says cannot be read: {error}")
-
     async def _watch(self, process: asyncio.subprocess.Process, lost: Lost) -> None:
         code = await process.wait()
         await asyncio.sleep(0.05)  # let what it said last be read: it may say why
         lost(f"its process ended with signal {-code}" if code < 0 else f"its process ended with exit code {code}")
+
+
+class _Incoming(asyncio.Protocol):
+    """Hands on each message of an engine as it arrives. Once stopped it only reads, so that the engine need not wait to be heard."""
+
+    def __init__(self, receive: Received, lost: Lost) -> None:
+        self._receive, self._lost = receive, lost
+        self._decoder = msgspec.msgpack.Decoder(FromEngine)
+        self._reader = FrameReader()
+        self._stopped = False
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def data_received(self, data: bytes) -> None:
+        if self._stopped:
+            return
+        try:
+            for message in self._reader.feed(data):
+                self._receive(self._decoder.decode(message))
+        except Exception as error:
+            log.exception("cannot read from the engine")
+            self._lost(f"what it says cannot be read: {error}")
 
 
 class ThreadTransport:

@@ -1,25 +1,20 @@
 """The engine behind its messages, and the process that runs it.
 
 `run` is the whole life of an engine: configure, load, then receive and step until told to stop. The engine's own
-process calls it with a ZeroMQ socket, the in-process mode with a queue; the engine cannot tell the difference.
+process calls it with a socket, the in-process mode with a queue; the engine cannot tell the difference.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-import zmq
-
 from penstock.core.errors import Bug, PenstockError, UserError
+from penstock.engine.link import EngineLink
 from penstock.engine.messages import (
     Abort,
     Configure,
@@ -116,41 +111,14 @@ def _add(engine: Engine, job: Job) -> Output | None:
     return None
 
 
-def main(address: str, parent: int) -> None:
-    """Serve the client that connects to `address`, an ipc:// one. Ends when the process `parent` is gone."""
+def main(descriptor: int, parent: int) -> None:
+    """Serve the process `parent`, which holds the other end of the socket `descriptor`. Ends when it is gone."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)  # the gateway drains first and then sends Stop
-    decoder = msgspec.msgpack.Decoder(ToEngine)
-    encoder = msgspec.msgpack.Encoder()
-    context = zmq.Context(io_threads=1)
-    socket = context.socket(zmq.PAIR)
-    socket.set_hwm(0)  # what can pile up is bounded by the jobs that were accepted
-    socket.setsockopt(zmq.SNDTIMEO, int(IDLE_POLL_S * 1000))
-    socket.bind(address)
-
-    def alive() -> bool:
-        return os.getppid() == parent
-
-    def receive(timeout_s: float | None) -> ToEngine | None:
-        while not socket.poll(int((IDLE_POLL_S if timeout_s is None else timeout_s) * 1000)):
-            if timeout_s is not None or not alive():
-                return None
-        message: ToEngine = decoder.decode(socket.recv())
-        return message
-
-    def emit(message: FromEngine) -> None:
-        encoded = encoder.encode(message)
-        while alive():
-            with contextlib.suppress(zmq.Again):  # nobody at the other end: it connects soon, or is gone
-                socket.send(encoded)
-                return
-
-    run(receive, emit, alive)
-    socket.close(linger=2000)
-    context.term()
-    if os.getppid() != parent:  # nobody else is left to tidy up
-        shutil.rmtree(Path(address.removeprefix("ipc://")).parent, ignore_errors=True)
+    link = EngineLink(socket.socket(fileno=descriptor), parent)
+    run(link.receive, link.emit, link.alive)
+    link.close()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

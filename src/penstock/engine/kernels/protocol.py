@@ -9,10 +9,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from penstock.engine.kernels.cpu.packed import Packed
 from penstock.engine.models.config import Activation
 from penstock.engine.quant.quantized import Quantized
 
-Weight = Tensor | Quantized  # [outputs, inputs]
+Weight = Tensor | Quantized | Packed  # [outputs, inputs]; packed ones are for the native kernels
 
 
 @dataclass(frozen=True, slots=True)

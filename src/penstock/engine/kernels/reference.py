@@ -15,7 +15,6 @@ from torch import Tensor
 from penstock.engine.kernels.paged import PagedAttention
 from penstock.engine.kernels.protocol import Attention, AttentionInputs, Experts, GatedMLP, Linear, Weight
 from penstock.engine.models.config import Activation
-from penstock.engine.quant.quantized import Quantized
 
 
 class ReferenceKernels:
@@ -25,7 +24,7 @@ class ReferenceKernels:
         return PagedAttention(inputs, windows)
 
     def embed(self, token_ids: Tensor, embedding: Weight, dtype: torch.dtype) -> Tensor:
-        rows = embedding.rows(token_ids) if isinstance(embedding, Quantized) else embedding.index_select(0, token_ids)
+        rows = embedding.index_select(0, token_ids) if isinstance(embedding, Tensor) else embedding.rows(token_ids)
         return _floats(rows, dtype)
 
     def store_kv_(self, cache: Tensor, slots: Tensor, heads: Tensor) -> None:
@@ -68,7 +67,7 @@ class ReferenceKernels:
 
 
 def _floats(weight: Weight, dtype: torch.dtype) -> Tensor:
-    return weight.dequantize(dtype) if isinstance(weight, Quantized) else weight.to(dtype)
+    return (weight if isinstance(weight, Tensor) else weight.dequantize()).to(dtype)
 
 
 def _gate(gate_up: Tensor, activation: Activation) -> Tensor:

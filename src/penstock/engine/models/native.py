@@ -17,9 +17,10 @@ from torch import Tensor
 
 from penstock.core.errors import Bug
 from penstock.engine.kernels.cpu import structs
-from penstock.engine.kernels.cpu.library import Library, Pool, Program
+from penstock.engine.kernels.cpu.kv import KVLayout, obstacle
+from penstock.engine.kernels.cpu.library import Pool, Program
 from penstock.engine.kernels.cpu.packed import Packed
-from penstock.engine.kernels.cpu.structs import KV, KVNumbers, Operation
+from penstock.engine.kernels.cpu.structs import Operation
 from penstock.engine.kernels.kv import KVCache
 from penstock.engine.kernels.protocol import AttentionInputs, Experts, GatedMLP, Linear, Weight
 from penstock.engine.models.config import Activation, ModelConfig
@@ -29,29 +30,18 @@ from penstock.engine.models.weights import Layer, Weights
 HEAD_ROWS = 128  # rows of logits made at a time
 
 _ACTIVATIONS: Mapping[Activation, int] = MappingProxyType({"silu": 0, "gelu": 1, "gelu_tanh": 2})
-KV_FORMATS: Mapping[str, KVNumbers] = MappingProxyType(
-    {"fp32": KVNumbers.FLOAT32, "bf16": KVNumbers.BFLOAT16, "int8": KVNumbers.INT8, "int4": KVNumbers.INT4}
-)
 
 
 def why_not_native(config: ModelConfig, block_size: int) -> str | None:
     """What of a model or its KV cache the native operations cannot do; None: they can do it all."""
     if config.moe is not None:
         return "it has experts"
-    if config.head_dim % 8 or config.head_dim > 256:
-        return f"its heads have {config.head_dim} dimensions, not a multiple of 8 up to 256"
-    if block_size % 16:
-        return f"KV blocks have {block_size} tokens, not a multiple of 16"
-    return None
+    return obstacle(config.head_dim, block_size)
 
 
-def kv_token_bytes(library: Library, config: ModelConfig, kv_format: str, block_size: int) -> int:
-    """Bytes of keys and values that one token holds across all layers."""
-    return 2 * config.num_layers * library.kv_block_bytes(_kv(config, kv_format, block_size)) // block_size
-
-
-def _kv(config: ModelConfig, kv_format: str, block_size: int) -> KV:
-    return KV(format=KV_FORMATS[kv_format], kv_heads=config.num_kv_heads, head_dim=config.head_dim, block_size=block_size)
+def kv_layout(config: ModelConfig, kv_format: str, block_size: int) -> KVLayout:
+    """How one layer's keys and values are stored."""
+    return KVLayout(kv_format, kv_heads=config.num_kv_heads, head_dim=config.head_dim, block_size=block_size)
 
 
 class _Room:
@@ -66,7 +56,7 @@ class _Room:
         self.qkv, self.attended = floats(config.q_size + 2 * config.kv_size), floats(config.q_size)
         self.gate_up = floats(2 * config.intermediate_size)
         linears = [linear for layer in weights.layers for linear in (layer.qkv, layer.o, _mlp(layer).gate_up, _mlp(layer).down)]
-        self.activations = _aligned(max(pool.library.activation_bytes(_matrix(linear), tokens) for linear in linears))
+        self.activations = torch.empty(max(pool.library.activation_bytes(_matrix(linear), tokens) for linear in linears), dtype=torch.uint8)
         ropes = {False: config.rope, True: config.windowed_rope or config.rope}
         self.angles = {
             windowed: (floats(ropes[windowed].dim // 2), floats(ropes[windowed].dim // 2))
@@ -94,10 +84,9 @@ class NativeDecoder:
         self._bound: tuple[KVCache, Program] | None = None
 
     def allocate_kv(self, num_blocks: int, block_size: int) -> KVCache:
-        """Zeroed room for `num_blocks * block_size` tokens, laid out as `kv.h` says: bytes [num_blocks, bytes of a block]."""
-        num_bytes = self._pool.library.kv_block_bytes(_kv(self.config, self._kv_format, block_size))
-        layers = range(self.config.num_layers)
-        keys, values = ([_zeros(num_blocks, num_bytes) for _ in layers] for _ in ("keys", "values"))
+        """Zeroed room for `num_blocks * block_size` tokens; each tensor [num_blocks, bytes of a block] as `KVLayout` says."""
+        layout = kv_layout(self.config, self._kv_format, block_size)
+        keys, values = ([layout.allocate(num_blocks) for _ in range(self.config.num_layers)] for _ in ("keys", "values"))
         return KVCache(keys, values, block_size)
 
     # -- the two calls of a step
@@ -125,7 +114,7 @@ class NativeDecoder:
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [rows, hidden], as `forward` gave them -> [rows, vocab] float32."""
         if len(hidden) > HEAD_ROWS:
-            return torch.cat([self.logits(rows).clone() for rows in hidden.split(HEAD_ROWS)])
+            return torch.cat([self.logits(rows).clone() for rows in torch.split(hidden, HEAD_ROWS)])
         self._head_rows[: len(hidden)] = hidden
         self._pool.run(self._head, structs.Step(tokens=len(hidden)))
         return self._logits[: len(hidden)]
@@ -160,8 +149,7 @@ class NativeDecoder:
     def _attention(self, index: int, layer: Layer, kv: KVCache) -> Iterator[Operation]:
         config, room, window = self.config, self._room, self.config.windows[index]
         cos, sin = room.angles[window is not None]
-        cache = _kv(config, self._kv_format, kv.block_size)
-        cache.keys, cache.values = kv.keys[index].data_ptr(), kv.values[index].data_ptr()
+        cache = kv_layout(config, self._kv_format, kv.block_size).struct(kv.keys[index], kv.values[index])
         yield self._linear(layer.qkv, room.qkv)
         yield structs.Rope(
             heads=config.num_heads,
@@ -220,7 +208,7 @@ class NativeDecoder:
     def _head_program(self) -> Program:
         config, head = self.config, self._weights.head
         self._head_rows = torch.empty(HEAD_ROWS, config.hidden_size)
-        activations = _aligned(self._pool.library.activation_bytes(_matrix(head), HEAD_ROWS))
+        activations = torch.empty(self._pool.library.activation_bytes(_matrix(head), HEAD_ROWS), dtype=torch.uint8)
         operations: list[Operation] = [
             structs.Quantize(x=self._head_rows.data_ptr(), target=_matrix(head), activations=activations.data_ptr()),
             structs.Linear(
@@ -260,15 +248,3 @@ def _mlp(layer: Layer) -> GatedMLP:
 
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
-
-
-def _zeros(num_blocks: int, num_bytes: int) -> Tensor:
-    """[num_blocks, num_bytes] uint8 at a multiple of 64; the system gives the memory as it is first written."""
-    memory = torch.zeros(num_blocks * num_bytes + 64, dtype=torch.uint8)
-    return memory[-memory.data_ptr() % 64 :][: num_blocks * num_bytes].view(num_blocks, num_bytes)
-
-
-def _aligned(num_bytes: int, alignment: int = 64) -> Tensor:
-    """Uninitialized bytes that begin at a multiple of `alignment`."""
-    memory = torch.empty(num_bytes + alignment, dtype=torch.uint8)
-    return memory[-memory.data_ptr() % alignment :][:num_bytes]

@@ -25,7 +25,7 @@ from penstock.files import ModelFiles
 
 INDEX = "model.safetensors.index.json"
 _DTYPES: Mapping[str, torch.dtype] = MappingProxyType({"F64": torch.float64, "F16": torch.float16, "BF16": torch.bfloat16})  # else 4 bytes
-_MAPPED_BYTES = 2**26  # of tensors, until a file is mapped anew
+_MAPPED_BYTES = 2**24  # of tensors, until a file is mapped anew
 
 
 def read_config(files: ModelFiles) -> ModelConfig:

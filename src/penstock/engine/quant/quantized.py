@@ -45,9 +45,9 @@ class Quantized:
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """-> [rows, cols], the columns in the order of the inputs."""
         rows, cols = self.shape
-        scales = self.scales.float().unsqueeze(-1)
-        minima = self.zero * scales if self.minima is None else self.minima.float().unsqueeze(-1)
-        weight = (self.codes.view(rows, -1, self.group).float() * scales - minima).view(rows, cols)
+        codes, scales = self.codes.view(rows, -1, self.group).float(), self.scales.float().unsqueeze(-1)
+        steps = (codes - self.zero) * scales if self.minima is None else codes * scales - self.minima.float().unsqueeze(-1)
+        weight = steps.view(rows, cols)
         if self.order is not None:
             weight = torch.empty_like(weight).index_copy_(1, self.order.long(), weight)
         return weight.to(dtype)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from ctypes import POINTER, byref, c_int, c_int32, c_int64, c_size_t, c_void_p
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from penstock.core.errors import Bug, LoadError
 from penstock.engine.kernels.cpu import structs
@@ -69,7 +70,7 @@ class Library:
 
     def _declare(self) -> None:
         c, matrix = self._c, POINTER(Matrix)
-        for function, result, arguments in (
+        signatures: tuple[tuple[Any, Any, list[Any]], ...] = (
             (c.penstock_level, c_int, []),
             (c.penstock_sizes, c_int, [POINTER(c_int32), c_int]),
             (c.penstock_pool_new, c_void_p, [c_int]),
@@ -81,7 +82,8 @@ class Library:
             (c.penstock_kv_block_bytes, c_size_t, [POINTER(KV)]),
             (c.penstock_pack, None, [matrix, c_void_p, c_void_p, c_void_p]),
             (c.penstock_unpack_row, None, [matrix, c_int64, c_void_p]),
-        ):
+        )
+        for function, result, arguments in signatures:
             function.restype, function.argtypes = result, arguments
 
     def _check_build(self) -> None:

@@ -57,11 +57,14 @@ struct Tile {
 template <class F, int ROWS, int N>
 inline void multiply_keys(const float* q, const uint8_t* const* groups, int lines, float* scores) {
   Floats acc[ROWS][N];
-  for (auto& row : acc) {
-    for (Floats& x : row) x = Floats::zero();
+#pragma GCC unroll 8
+  for (int r = 0; r < ROWS; r++) {
+#pragma GCC unroll 4
+    for (int n = 0; n < N; n++) acc[r][n] = Floats::zero();
   }
   for (int line = 0; line < lines; line++) {
     Words words[N];
+#pragma GCC unroll 4
     for (int n = 0; n < N; n++) words[n] = Words::load(groups[n] + line * LINE);
 #pragma GCC unroll 8
     for (int i = 0; i < F::PARTS; i++, q += ROWS) {
@@ -76,7 +79,9 @@ inline void multiply_keys(const float* q, const uint8_t* const* groups, int line
       }
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++) {
+#pragma GCC unroll 4
     for (int n = 0; n < N; n++) acc[r][n].store(scores + r * TILE_KEYS + n * GROUP);
   }
 }
@@ -87,7 +92,9 @@ inline void add_values(const float* weights, const Tile& tile, int begin, int en
                        float* out) {
   constexpr int LINES = N / F::CHUNKS;
   Floats acc[ROWS][N];
+#pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++) {
+#pragma GCC unroll 4
     for (int n = 0; n < N; n++) acc[r][n] = Floats::load(out + r * shape.padded + n * LANES) * Floats::all(factors[r]);
   }
   const int stride = shape.chunk_lines() * LINE;
@@ -114,7 +121,9 @@ inline void add_values(const float* weights, const Tile& tile, int begin, int en
     if (key < stop) add(line, key, stop - key);  // what lies beyond the context is not even multiplied by zero
     key = stop;
   }
+#pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++) {
+#pragma GCC unroll 4
     for (int n = 0; n < N; n++) acc[r][n].store(out + r * shape.padded + n * LANES);
   }
 }

@@ -25,7 +25,9 @@ inline __m256i four_inputs(const int8_t* x) {
 
 inline __m256i add_product(__m256i sum, __m256i codes, __m256i inputs, bool first) {
   __m256i product = _mm256_maddubs_epi16(codes, inputs);
-  return first ? product : _mm256_add_epi16(sum, product);
+  sum = first ? product : _mm256_add_epi16(sum, product);
+  __asm__("" : "+x"(sum));  // g++ would rather add all products at the end, and has no registers for them
+  return sum;
 }
 
 // Eight rows of 64 bytes of INT4: eight columns.

@@ -18,6 +18,9 @@
 #include "dot_portable.h"
 #endif
 
+#ifndef R1
+#define R1 1
+#endif
 namespace penstock {
 
 constexpr int64_t ACTIVATIONS_IN_CACHE = 384 << 10;  // bytes of one block of tokens
@@ -99,7 +102,7 @@ inline void multiply(const Linear& op, Block block, int64_t tile, int tiles, int
 inline void linear(const Linear& op, const Step& step, const Worker& worker) {
   const Kernels kernels = kernels_for(op.matrix);
   const Block block = block_of(op);
-  const int64_t tiles = tile_count(op.matrix), most = kernels.most_tiles;
+  const int64_t tiles = tile_count(op.matrix), most = step.tokens == 1 ? R1 : kernels.most_tiles;
   int64_t room = std::max<int64_t>(ACTIVATIONS_IN_CACHE / block.input_bytes, kernels.most_tokens);
   int64_t blocks = (step.tokens + room - 1) / room;
   int64_t tokens = (step.tokens + blocks - 1) / std::max<int64_t>(blocks, 1);
