@@ -12,8 +12,8 @@ from penstock.engine.kernels.cpu.library import Pool, libraries, load_library
 from penstock.engine.kernels.cpu.packed import Packed
 from penstock.engine.kernels.protocol import AttentionInputs
 from penstock.engine.kernels.reference import ReferenceKernels
-from penstock.engine.models.decoder import Decoder
 from penstock.engine.models.assembly import Form
+from penstock.engine.models.decoder import Decoder
 from penstock.engine.models.load import load_model, load_weights, read_config
 from penstock.engine.models.native import NativeDecoder
 from penstock.files import ModelFiles

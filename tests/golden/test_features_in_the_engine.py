@@ -6,12 +6,15 @@ cache, sequences preempted and resumed, batch mates that sample in other ways. T
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import pytest
 import torch
 
 from penstock.core.config import EngineSpec
 from penstock.core.types import Sampling
 from penstock.engine.engine import Engine
+from penstock.engine.kernels.cpu.library import libraries
 from penstock.engine.loading import load_engine
 from penstock.engine.messages import Job, Output
 from penstock.engine.models.load import read_config
@@ -20,6 +23,14 @@ from tests.golden import gguf_export
 from tests.golden.architectures import CASES, SMALL, random_model
 
 MODELS = {"llama": (), "mistral-window": ("sliding window",), "mixtral": ("MoE",), "gguf": ("GGUF",)}
+FEW_BITS: dict[str, dict[str, str]] = {
+    "int8 weights": {"weights": "int8"},
+    "int4 weights": {"weights": "int4"},
+    "int8 KV": {"kv_format": "int8"},
+    "int4 KV": {"kv_format": "int4"},
+}
+WIDE = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16}  # rows that divide into groups
+NEEDS_KERNELS = pytest.mark.skipif(not libraries(), reason="penstock was installed without a C++ compiler")
 STRESS = ("continuous batching", "chunked prefill", "prefix cache", "preemption")
 WAYS: dict[str, dict[str, object]] = {
     "greedy": {"temperature": 0.0},
@@ -36,15 +47,42 @@ WAYS: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.feature(*features)) for name, features in MODELS.items()])
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp(request.param)
-    case = next(c for c in CASES if c.name == ("llama" if request.param == "gguf" else request.param))
-    random_model(case, folder)
+@dataclass(frozen=True)
+class Subject:
+    """A model, and how it is held."""
+
+    path: str
+    held: dict[str, str]
+
+    def load(self, **changes: object) -> Engine:
+        return load_engine(self.path, EngineSpec(**{"max_model_len": 48, "dtype": "float32", **self.held, **changes}), lambda *_: None)
+
+    def load_cramped(self) -> Engine:
+        """Few blocks and small steps. Native kernels want larger blocks."""
+        if not self.held:
+            block_bytes = 4 * read_config(locate(self.path)).kv_bytes_per_token(torch.float32)
+            return self.load(block_size=4, kv_bytes=18 * block_bytes, max_step_tokens=11, max_num_seqs=6, watermark=0.0)
+        plan = self.load().info.plan
+        kv_bytes = 6 * plan.kv_bytes // plan.num_blocks
+        return self.load(kv_bytes=kv_bytes, max_step_tokens=11, max_num_seqs=6, watermark=0.0)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        *(pytest.param(name, marks=pytest.mark.feature(*features)) for name, features in MODELS.items()),
+        *(pytest.param(name, marks=(pytest.mark.feature(name), NEEDS_KERNELS)) for name in FEW_BITS),
+    ],
+)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    folder = tmp_path_factory.mktemp(request.param.replace(" ", "-"))
+    held = FEW_BITS.get(request.param, {})
+    case = next(c for c in CASES if c.name == (request.param if request.param in MODELS and request.param != "gguf" else "llama"))
+    random_model(replace(case, options={**case.options, **WIDE}) if held else case, folder)
     if request.param != "gguf":
-        return str(folder)
+        return Subject(str(folder), held)
     gguf_export.export(folder, folder / "model.gguf")
-    return str(folder / "model.gguf")
+    return Subject(str(folder / "model.gguf"), held)
 
 
 def job(name: str, prompt: list[int], way: str, salt: str = "") -> Job:
@@ -61,18 +99,14 @@ def finish(engine: Engine, produced: dict[str, list[Output]]) -> None:
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, marks=pytest.mark.feature(way, *STRESS)) for way in WAYS])
-def test_tokens_do_not_depend_on_what_happens_meanwhile(model: str, way: str) -> None:
+def test_tokens_do_not_depend_on_what_happens_meanwhile(model: Subject, way: str) -> None:
     prompt = torch.randint(3, SMALL["vocab_size"], (26,), generator=torch.Generator().manual_seed(1)).tolist()
-    roomy = load_engine(model, EngineSpec(max_model_len=48, dtype="float32"), lambda *_: None)
+    roomy = model.load()
     alone: dict[str, list[Output]] = {}
     roomy.add(job("alone", prompt, way))
     finish(roomy, alone)
 
-    block_bytes = 4 * read_config(locate(model)).kv_bytes_per_token(torch.float32)
-    spec = EngineSpec(
-        max_model_len=48, dtype="float32", block_size=4, kv_bytes=18 * block_bytes, max_step_tokens=11, max_num_seqs=6, watermark=0.0
-    )
-    cramped = load_engine(model, spec, lambda *_: None)
+    cramped = model.load_cramped()
     crowd: dict[str, list[Output]] = {}
     for number, other in enumerate((*WAYS, way, way)):
         cramped.add(job(f"{number} {other}", prompt[: 26 - number % 3], other, salt=str(number % 2)))

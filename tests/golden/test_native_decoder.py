@@ -46,11 +46,11 @@ def logits(decoder: Decoder | NativeDecoder) -> Tensor:
     return torch.cat([*first.values(), *second.values()])
 
 
-def reference(folder: Path, format: WeightFormat | None = None) -> Decoder:
+def reference(folder: Path, target: WeightFormat | None = None) -> Decoder:
     """The oracle; with a format, its weights quantized as the engine does, and multiplied as floats."""
     files = files_of(folder)
     config = read_config(files)
-    form = Form(torch.float32, quantize=None if format is None else lambda name, weight: quantized(name, weight, format))
+    form = Form(torch.float32, quantize=None if target is None else lambda name, weight: quantized(name, weight, target))
     weights = load_weights(files, config, form, lambda stage, done, total: None)
     return Decoder(config, weights, ReferenceKernels(), config.max_position_embeddings)
 
@@ -66,14 +66,14 @@ def test_every_build_with_any_number_of_threads(folder: Path, library: str, thre
 @pytest.mark.parametrize("name", ["int8", "int8-channel", "int4", "int4-g64-asym"])
 def test_weights_in_few_bits_are_multiplied_as_they_are(folder: Path, library: str, name: str) -> None:
     """What is left is the rounding of activations to int8, which a random model makes much of; the weights' own is more."""
-    files, native, format = files_of(folder), load_library(library), parse_format(name)
+    files, native, target = files_of(folder), load_library(library), parse_format(name)
     config = read_config(files)
-    form = Form(None, quantize=lambda n, w: quantized(n, w, format), finish=lambda n, w: Packed(native, w))
+    form = Form(None, quantize=lambda n, w: quantized(n, w, target), finish=lambda n, w: Packed(native, w))
     weights = load_weights(files, config, form, lambda stage, done, total: None)
     decoder = NativeDecoder(config, weights, Pool(native, 2), served_len=64, max_tokens=128)
-    expected = logits(reference(folder, format))
+    expected = logits(reference(folder, target))
     assert error(logits(decoder), expected) < 0.07
-    assert error(logits(reference(folder)), expected) > (0.01 if format.bits == 8 else 0.15)  # or nothing was quantized
+    assert error(logits(reference(folder)), expected) > (0.01 if target.bits == 8 else 0.15)  # or nothing was quantized
 
 
 @pytest.mark.parametrize(("kv_format", "bound"), [("fp32", 1e-5), ("bf16", 0.01), ("int8", 0.03), ("int4", 0.4)])

@@ -227,7 +227,7 @@ def _engine_flags(parser: Parser) -> None:
     _config_flag(parser)
     parser.add_argument("--device", dest="engine.device", metavar="DEVICE", help="auto, cpu or cuda")
     parser.add_argument("--dtype", dest="engine.dtype", metavar="DTYPE", help="auto, float32, bfloat16 or float16")
-    parser.add_argument("--weights", dest="engine.weights", metavar="FORMAT", help="auto, float, int8 or int4; docs/quantization.md has more")
+    parser.add_argument("--weights", dest="engine.weights", metavar="FORMAT", help="auto, float, int8, int4, …: see docs/quantization.md")
     parser.add_argument("--kv-format", dest="engine.kv_format", metavar="FORMAT", help="auto, fp32, bf16, int8 or int4")
     parser.add_argument("--max-model-len", dest="engine.max_model_len", metavar="TOKENS", help="longest prompt and answer together")
     parser.add_argument("--kv-bytes", dest="engine.kv_bytes", metavar="SIZE", help="memory for the KV cache, such as 2GiB")

@@ -1,0 +1,78 @@
+"""The native kernels as an installation has them: built or not, of this version or another."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from penstock.core.config import DEFAULT_MODEL, EngineSpec
+from penstock.core.errors import ConfigError, LoadError
+from penstock.core.types import Sampling
+from penstock.engine.kernels.cpu import library
+from penstock.engine.loading import load_engine
+from penstock.engine.messages import Job
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def without_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
+
+
+@pytest.mark.usefixtures("without_kernels")
+def test_without_them_the_engine_answers_and_says_once_what_to_install(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        engine = load_engine(DEFAULT_MODEL, EngineSpec(), lambda *_: None)
+    assert engine.info.plan.kernels == "torch"
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "C++ compiler" in warning
+    engine.add(Job(id="a", prompt=(1, 5, 9), sampling=Sampling(temperature=0.0, max_tokens=3, ignore_eos=True)))
+    produced = [token for _ in range(3) for output in engine.step() for token in output.token_ids]
+    assert len(produced) == 3
+
+
+@pytest.mark.usefixtures("without_kernels")
+@pytest.mark.parametrize("spec", [{"weights": "int8"}, {"kv_format": "int8"}])
+def test_without_them_few_bits_are_refused(spec: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="native CPU kernels"):
+        load_engine(DEFAULT_MODEL, EngineSpec(**spec), lambda *_: None)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_a_library_of_another_build_is_not_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    names = ["pool_new", "pool_free", "run", "codes_bytes", "scales_bytes", "activation_bytes", "kv_block_bytes", "pack", "unpack_row"]
+    stubs = "".join(f"void penstock_{name}(void) {{}}\n" for name in names)
+    source = tmp_path / "old.c"
+    source.write_text(
+        f"int penstock_level(void) {{ return 0; }}\nint penstock_sizes(int *sizes, int n) {{ sizes[0] = n; return 7; }}\n{stubs}"
+    )
+    subprocess.run(["cc", "-shared", "-fPIC", str(source), "-o", str(tmp_path / "penstock-portable.so")], check=True)
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
+    with pytest.raises(LoadError, match="another build"):
+        library.Library("portable")
+
+
+@pytest.mark.parametrize(
+    ("compiler", "word"), [("/no/such/compiler", "cannot be run"), ("false", "false failed"), ("c++ --no-such-flag", "no-such-flag")]
+)
+def test_a_compiler_that_fails_is_named_and_leaves_no_old_library(tmp_path: Path, compiler: str, word: str) -> None:
+    kernels = "src/penstock/engine/kernels/cpu"
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts/build_native.py", tmp_path / "scripts")
+    shutil.copytree(ROOT / kernels / "source", tmp_path / kernels / "source")
+    old = tmp_path / kernels / "lib/penstock-portable.so"
+    old.parent.mkdir()
+    old.touch()
+    done = subprocess.run(
+        [sys.executable, tmp_path / "scripts/build_native.py"], check=False, env={**os.environ, "CXX": compiler}, capture_output=True, text=True
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert word in done.stderr
+    assert list(old.parent.iterdir()) == []

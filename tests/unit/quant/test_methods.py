@@ -1,0 +1,125 @@
+"""Methods that read: they must be worth it, and moving scales must not change a model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from quantizable import CONFIG, config_of, random_weights
+
+from penstock.engine.kernels.reference import ReferenceKernels
+from penstock.engine.models.decoder import Decoder
+from penstock.engine.quant import awq, calibration, smoothquant
+from penstock.engine.quant.calibration import quantize_plainly, quantize_reading
+from penstock.engine.quant.formats import INT4, INT8, WeightFormat, parse_format
+from penstock.engine.quant.gptq import gptq
+from penstock.engine.quant.inputs import Inputs
+from penstock.engine.quant.methods import CALIBRATED, Method
+from penstock.engine.quant.rtn import round_to_nearest
+from penstock.engine.quant.sites import sites
+
+
+@pytest.fixture
+def weight() -> torch.Tensor:
+    return torch.randn(48, 128, generator=torch.Generator().manual_seed(0)) * 0.02
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    """Correlated inputs, some channels of which are much larger than others."""
+    rng = torch.Generator().manual_seed(1)
+    mixed = torch.randn(2000, 24, generator=rng) @ torch.randn(24, 128, generator=rng) + 0.5 * torch.randn(2000, 128, generator=rng)
+    return mixed * torch.randn(128, generator=rng).exp()
+
+
+def loss(x: torch.Tensor, found: torch.Tensor, weight: torch.Tensor) -> float:
+    return float((x @ (found - weight).T).pow(2).mean())
+
+
+@pytest.mark.parametrize("name", ["int4", "int4-g128", "int4-g64-asym", "int8-channel"])
+def test_methods_that_read_beat_rounding(name: str, weight: torch.Tensor, x: torch.Tensor) -> None:
+    form, inputs = parse_format(name), Inputs.of(x)
+    plain = loss(x, round_to_nearest(weight, form).dequantize(), weight)
+    compensated = loss(x, gptq(weight, inputs, form).dequantize(), weight)
+    scales = awq.scales(weight, inputs, form)
+    scaled = loss(x, awq.awq(weight * scales, inputs.divided(scales), form).dequantize() / scales, weight)
+    assert scaled < 0.8 * plain
+    assert compensated < 0.3 * plain
+
+
+def test_loss_is_the_error_of_the_outputs(weight: torch.Tensor, x: torch.Tensor) -> None:
+    found = round_to_nearest(weight, INT4).dequantize()
+    assert Inputs.of(x).loss(found - weight) / 48 == pytest.approx(loss(x, found, weight), rel=1e-3)
+
+
+def test_gptq_survives_inputs_that_never_came(weight: torch.Tensor, x: torch.Tensor) -> None:
+    x[:, 40:80] = 0.0
+    assert bool(gptq(weight, Inputs.of(x), INT4).dequantize().isfinite().all())
+    assert bool(gptq(weight, Inputs.of(torch.zeros_like(x)), INT4).dequantize().isfinite().all())
+
+
+def test_smoothquant_evens_out_the_inputs(weight: torch.Tensor, x: torch.Tensor) -> None:
+    inputs = Inputs.of(x)
+    after = inputs.divided(smoothquant.scales(weight, inputs, INT8)).largest
+    assert float(after.max() / after.min()) < 0.5 * float(inputs.largest.max() / inputs.largest.min())
+
+
+WINDOWS = torch.randint(0, CONFIG["vocab_size"], (6, 32), generator=torch.Generator().manual_seed(2)).tolist()
+
+
+def outputs(decoder: Decoder) -> torch.Tensor:
+    config, weights = decoder.config, decoder._weights
+    cache = calibration._one_layer(config, weights, len(WINDOWS), 32)
+    hidden = decoder.forward(torch.tensor(WINDOWS).flatten(), calibration._together(len(WINDOWS), 32), cache)
+    return decoder.logits(hidden)
+
+
+@pytest.mark.parametrize("heads", [(4, 2), (4, 4)])
+def test_scales_move_without_changing_the_model(heads: tuple[int, int]) -> None:
+    """Whatever the scales: norms, value and up projections take what matrices are given, biases included."""
+    config = config_of(num_attention_heads=heads[0], num_key_value_heads=heads[1], attention_bias=True, mlp_bias=True)
+    before = outputs(Decoder(config, random_weights(config), ReferenceKernels(), 32))
+
+    def drawn(weight: torch.Tensor, inputs: Inputs, form: WeightFormat) -> torch.Tensor:
+        return (inputs.typical.sin() * 1.5).exp()  # a function of what heads that share a value have in common
+
+    weights = random_weights(config)
+    outcome = quantize_reading(
+        config, weights, INT8, Method(lambda w, _, form: round_to_nearest(w, form), drawn, "all"), WINDOWS, lambda *_: None
+    )
+    for site in sites(config, weights):
+        weight = site.linear.weight
+        assert isinstance(weight, torch.Tensor)
+        weight.copy_(outcome.codes[site.name].dequantize())
+    after = outputs(Decoder(config, weights, ReferenceKernels(), 32))
+    assert len(outcome.norms) == 2 * config.num_layers
+    assert float((after - before).norm() / before.norm()) < 0.03
+
+
+@pytest.mark.parametrize("method", CALIBRATED)
+def test_a_model_read_is_nearer_than_one_rounded(method: str) -> None:
+    config = config_of()
+    form = parse_format("int8-channel" if method == "smoothquant" else "int4")
+    before = outputs(Decoder(config, random_weights(config), ReferenceKernels(), 32))
+
+    def distance(reading: bool) -> float:
+        weights = random_weights(config)
+        if reading:
+            outcome = quantize_reading(config, weights, form, CALIBRATED[method], WINDOWS, lambda *_: None)
+        else:
+            outcome = quantize_plainly(config, weights, form, lambda *_: None)
+        for site in sites(config, weights):
+            weight = site.linear.weight
+            assert isinstance(weight, torch.Tensor)
+            weight.copy_(outcome.codes[site.name].dequantize())
+        after = outputs(Decoder(config, weights, ReferenceKernels(), 32))
+        return float((after - before).norm() / before.norm())
+
+    assert distance(True) < distance(False) * (1.05 if method == "smoothquant" else 0.95)
+
+
+def test_matrices_that_do_not_divide_stay_in_float() -> None:
+    config = config_of(intermediate_size=72)
+    found = quantize_plainly(config, random_weights(config), INT4, lambda *_: None)
+    assert found.floats == [f"model.layers.{i}.mlp.down_proj.weight" for i in range(2)]
+    read = quantize_reading(config, random_weights(config), INT4, CALIBRATED["gptq"], WINDOWS, lambda *_: None)
+    assert (read.floats, read.codes.keys()) == (found.floats, found.codes.keys())
