@@ -7,9 +7,11 @@ import torch
 from quantizable import CONFIG, config_of, random_weights
 
 from penstock.engine.kernels.reference import ReferenceKernels
+from penstock.engine.models.config import ModelConfig
 from penstock.engine.models.decoder import Decoder
+from penstock.engine.models.weights import Weights
 from penstock.engine.quant import awq, calibration, smoothquant
-from penstock.engine.quant.calibration import quantize_plainly, quantize_reading
+from penstock.engine.quant.calibration import Outcome, quantize_plainly, quantize_reading
 from penstock.engine.quant.formats import INT4, INT8, WeightFormat, parse_format
 from penstock.engine.quant.gptq import gptq
 from penstock.engine.quant.inputs import Inputs
@@ -63,6 +65,15 @@ def test_smoothquant_evens_out_the_inputs(weight: torch.Tensor, x: torch.Tensor)
     assert float(after.max() / after.min()) < 0.5 * float(inputs.largest.max() / inputs.largest.min())
 
 
+def put(config: ModelConfig, weights: Weights, outcome: Outcome) -> Decoder:
+    """The model that the codes stand for."""
+    with torch.inference_mode():
+        for site in sites(config, weights):
+            if isinstance(weight := site.linear.weight, torch.Tensor):
+                weight.copy_(outcome.codes[site.name].dequantize())
+    return Decoder(config, weights, ReferenceKernels(), 32)
+
+
 WINDOWS = torch.randint(0, CONFIG["vocab_size"], (6, 32), generator=torch.Generator().manual_seed(2)).tolist()
 
 
@@ -86,11 +97,7 @@ def test_scales_move_without_changing_the_model(heads: tuple[int, int]) -> None:
     outcome = quantize_reading(
         config, weights, INT8, Method(lambda w, _, form: round_to_nearest(w, form), drawn, "all"), WINDOWS, lambda *_: None
     )
-    for site in sites(config, weights):
-        weight = site.linear.weight
-        assert isinstance(weight, torch.Tensor)
-        weight.copy_(outcome.codes[site.name].dequantize())
-    after = outputs(Decoder(config, weights, ReferenceKernels(), 32))
+    after = outputs(put(config, weights, outcome))
     assert len(outcome.norms) == 2 * config.num_layers
     assert float((after - before).norm() / before.norm()) < 0.03
 
@@ -107,11 +114,7 @@ def test_a_model_read_is_nearer_than_one_rounded(method: str) -> None:
             outcome = quantize_reading(config, weights, form, CALIBRATED[method], WINDOWS, lambda *_: None)
         else:
             outcome = quantize_plainly(config, weights, form, lambda *_: None)
-        for site in sites(config, weights):
-            weight = site.linear.weight
-            assert isinstance(weight, torch.Tensor)
-            weight.copy_(outcome.codes[site.name].dequantize())
-        after = outputs(Decoder(config, weights, ReferenceKernels(), 32))
+        after = outputs(put(config, weights, outcome))
         return float((after - before).norm() / before.norm())
 
     assert distance(True) < distance(False) * (1.05 if method == "smoothquant" else 0.95)
