@@ -32,12 +32,15 @@ def build() -> list[Path]:
     if platform.machine().lower() in ("x86_64", "amd64"):
         levels |= {"avx2": AVX2, "avx512vnni": AVX512_VNNI}
     targets = {name: KERNELS / f"lib/penstock-{name}.so" for name in levels}
-    for target in targets.values():
-        target.parent.mkdir(exist_ok=True)
-        target.unlink(missing_ok=True)  # none is better than one of an older source
-    compiler = find_compiler()
-    with ThreadPoolExecutor() as threads:
-        return list(threads.map(lambda name: _compile(compiler, levels[name], targets[name]), targets))
+    (KERNELS / "lib").mkdir(exist_ok=True)
+    try:
+        compiler = find_compiler()
+        with ThreadPoolExecutor() as threads:
+            return list(threads.map(lambda name: _compile(compiler, levels[name], targets[name]), targets))
+    except CannotBuild:
+        for target in targets.values():
+            target.unlink(missing_ok=True)  # none is better than one of an older source
+        raise
 
 
 def find_compiler() -> list[str]:

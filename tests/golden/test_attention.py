@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from penstock.engine.kernels.protocol import AttentionInputs, AttentionKind, Experts
+from penstock.engine.kernels.protocol import AttentionInputs, AttentionKind, Experts, GatedMLP, Linear
 from penstock.engine.kernels.reference import ReferenceKernels
 
 BLOCK_SIZE = 8
@@ -125,5 +125,6 @@ def test_experts_equal_a_loop_over_tokens(num_tokens: int, renormalize: bool, de
         for expert in chosen:
             gate, up = (gate_up[expert] @ x[token]).chunk(2)
             expected[token] += weights[expert] / total * (down[expert] @ (torch.nn.functional.silu(gate) * up))
-    actual = ReferenceKernels().moe(x, Experts(router, gate_up, down, top_k, renormalize), "silu")
+    mlps = [GatedMLP(Linear(up), Linear(down)) for up, down in zip(gate_up, down, strict=True)]
+    actual = ReferenceKernels().moe(x, Experts(router, mlps, top_k, renormalize), "silu")
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)

@@ -132,9 +132,12 @@ def plan_memory(config: ModelConfig, spec: EngineSpec, holding: Holding, availab
 def native_activation_bytes(config: ModelConfig, *, step_tokens: int, num_seqs: int) -> int:
     """As `activation_bytes`, for the native kernels: they gather nothing, and keep what they multiply as floats and as codes."""
     width = 3 * config.hidden_size + 2 * config.q_size + 2 * config.kv_size + 2 * config.intermediate_size + config.head_dim
-    multiplied = max(config.hidden_size, config.q_size, config.intermediate_size)
+    width += max(config.hidden_size, config.q_size, config.intermediate_size)
+    if config.moe is not None:
+        inner = config.moe.intermediate_size
+        width += config.moe.top_k * (max(2 * inner, config.hidden_size) + max(inner, config.hidden_size))
     logits = 4 * (num_seqs + SCORED_ROWS) * config.vocab_size
-    return 4 * step_tokens * (width + multiplied) + logits
+    return 4 * step_tokens * width + logits
 
 
 def activation_bytes(config: ModelConfig, dtype: torch.dtype, *, step_tokens: int, num_seqs: int, context: int) -> int:

@@ -41,13 +41,18 @@ Receive = Callable[[float | None], ToEngine | None]  # waits up to so many secon
 Emit = Callable[[FromEngine], None]
 
 
-def run(receive: Receive, emit: Emit, alive: Callable[[], bool] = lambda: True) -> None:
-    """Serve one engine until `Stop`, until `alive()` is false, or until it breaks, which it reports as `Fatal`."""
+def run(receive: Receive, emit: Emit, alive: Callable[[], bool] = lambda: True, *, alone: bool = False) -> None:
+    """Serve one engine until `Stop`, until `alive()` is false, or until it breaks, which it reports as `Fatal`.
+
+    `alone`: nobody else in this process uses torch.
+    """
     configure = receive(None)
     if configure is None:
         return  # the client is gone already
     try:
         engine = _load(configure, emit)
+        if alone and engine.info.plan.kernels != "torch":
+            _one_torch_thread()
         emit(Ready(info=engine.info))
         _serve(engine, receive, emit, alive)
     except UserError as error:
@@ -67,6 +72,13 @@ def _load(configure: ToEngine, emit: Emit) -> Engine:
         configure.spec,
         lambda stage, done, total: emit(Loading(stage=stage, done=done, total=total)),
     )
+
+
+def _one_torch_thread() -> None:
+    """Native kernels have threads of their own: torch's, which spin for work, would only take the cores from them."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _serve(engine: Engine, receive: Receive, emit: Emit, alive: Callable[[], bool]) -> None:
@@ -116,7 +128,7 @@ def main(descriptor: int, parent: int) -> None:
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)  # the gateway drains first and then sends Stop
     link = EngineLink(socket.socket(fileno=descriptor), parent)
-    run(link.receive, link.emit, link.alive)
+    run(link.receive, link.emit, link.alive, alone=True)
     link.close()
 
 

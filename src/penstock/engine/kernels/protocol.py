@@ -62,8 +62,7 @@ class Experts:
     """One layer's mixture of experts: each token goes to its `top_k` best, weighted by the router's softmax."""
 
     router: Tensor  # [experts, hidden]
-    gate_up: Tensor  # [experts, 2 * intermediate, hidden]: gate rows first
-    down: Tensor  # [experts, hidden, intermediate]
+    mlps: list[GatedMLP]  # all of one shape
     top_k: int
     renormalize: bool  # the chosen weights are made to sum to one
 

@@ -52,8 +52,8 @@ class ReferenceKernels:
         counts = chosen.flatten().bincount(minlength=len(experts.router)).tolist()
         groups = torch.split(x[order // experts.top_k], counts)
         used = [
-            self.gated_mlp(group, GatedMLP(Linear(experts.gate_up[i]), Linear(experts.down[i])), activation)
-            for i, group in enumerate(groups)
+            self.gated_mlp(group, mlp, activation)
+            for group, mlp in zip(groups, experts.mlps, strict=True)
             if len(group)
         ]
         outputs = torch.empty_like(x).repeat(experts.top_k, 1).index_copy_(0, order, torch.cat(used))

@@ -7,6 +7,7 @@ kind that `Quantized` describes, so their codes are kept: `read` only unpacks th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -28,6 +29,18 @@ def format_of(kind: TensorType, shape: tuple[int, ...]) -> torch.dtype | WeightF
     return _FORMATS[kind.name].format if len(shape) == 2 else torch.float32
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """What is done with a few blocks takes less time than waking other threads, and far less than waiting for them on busy cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 def read(data: memoryview, kind: TensorType, shape: tuple[int, ...]) -> Tensor | Quantized:
     """The numbers in `data` as codes with float16 scales when they are a quantized matrix, else as `dequantize` gives them."""
     form = format_of(kind, shape)
@@ -45,6 +58,7 @@ def read(data: memoryview, kind: TensorType, shape: tuple[int, ...]) -> Tensor |
     return Quantized(codes.view(shape), scales.view(rows, -1), None if minima is None else minima.view(rows, -1), form.bits)
 
 
+@_one_thread()
 def dequantize(data: memoryview, kind: TensorType, shape: tuple[int, ...]) -> Tensor:
     """The numbers in `data` as a tensor of `shape`: float32, to the last bit as ggml has them, when quantized.
 

@@ -2,6 +2,7 @@
 
     embed ─► angles ─► layers ─► norm ─► hidden
     layer:  norm ─► qkv ─► rope and store ─► attention ─► quantize ─► o ─► add, norm ─► gate-up ─► gate ─► down ─► (add)
+                                                                                       or experts (`native_experts`)
 
 The same model as `models.decoder`, operation for operation; activations are float32 between operations, and inside those
 that multiply whatever the matrix wants. An update is added to the residual stream by the norm that follows it.
@@ -19,11 +20,12 @@ from penstock.core.errors import Bug
 from penstock.engine.kernels.cpu import structs
 from penstock.engine.kernels.cpu.kv import KVLayout, obstacle
 from penstock.engine.kernels.cpu.library import Pool, Program
-from penstock.engine.kernels.cpu.packed import Packed
+from penstock.engine.kernels.cpu.packed import Packed, packed
 from penstock.engine.kernels.cpu.structs import Operation
 from penstock.engine.kernels.kv import KVCache
-from penstock.engine.kernels.protocol import AttentionInputs, Experts, GatedMLP, Linear, Weight
+from penstock.engine.kernels.protocol import AttentionInputs, Experts, GatedMLP, Linear
 from penstock.engine.models.config import Activation, ModelConfig
+from penstock.engine.models.native_experts import ExpertLayer, ExpertRoom, Shared
 from penstock.engine.models.rope import attention_factor, frequencies
 from penstock.engine.models.weights import Layer, Weights
 
@@ -34,8 +36,6 @@ _ACTIVATIONS: Mapping[Activation, int] = MappingProxyType({"silu": 0, "gelu": 1,
 
 def why_not_native(config: ModelConfig, block_size: int) -> str | None:
     """What of a model or its KV cache the native operations cannot do; None: they can do it all."""
-    if config.moe is not None:
-        return "it has experts"
     return obstacle(config.head_dim, block_size)
 
 
@@ -55,8 +55,12 @@ class _Room:
         self.x, self.update, self.hidden = floats(config.hidden_size), floats(config.hidden_size), floats(config.hidden_size)
         self.qkv, self.attended = floats(config.q_size + 2 * config.kv_size), floats(config.q_size)
         self.gate_up = floats(2 * config.intermediate_size)
-        linears = [linear for layer in weights.layers for linear in (layer.qkv, layer.o, _mlp(layer).gate_up, _mlp(layer).down)]
-        self.activations = torch.empty(max(pool.library.activation_bytes(_matrix(linear), tokens) for linear in linears), dtype=torch.uint8)
+        experts = {i: layer.mlp for i, layer in enumerate(weights.layers) if isinstance(layer.mlp, Experts)}
+        self.experts = {i: ExpertLayer(layer, pool.library) for i, layer in experts.items()}
+        self.pairs = ExpertRoom(list(experts.values()), pool.library, tokens) if experts else None
+        matrices = [packed(linear.weight).matrix for layer in weights.layers for linear in _linears(layer)]
+        matrices += [layer.router.matrix for layer in self.experts.values()]
+        self.activations = torch.empty(max(pool.library.activation_bytes(matrix, tokens) for matrix in matrices), dtype=torch.uint8)
         ropes = {False: config.rope, True: config.windowed_rope or config.rope}
         self.angles = {
             windowed: (floats(ropes[windowed].dim // 2), floats(ropes[windowed].dim // 2))
@@ -128,7 +132,7 @@ class NativeDecoder:
 
     def _operations(self, kv: KVCache) -> Iterator[Operation]:
         room, weights = self._room, self._weights
-        yield structs.Embed(multiplier=self._embedding_multiplier, matrix=_packed(weights.embedding).matrix, x=room.x.data_ptr())
+        yield structs.Embed(multiplier=self._embedding_multiplier, matrix=packed(weights.embedding).matrix, x=room.x.data_ptr())
         for windowed, (cos, sin) in room.angles.items():
             yield structs.Angles(
                 count=cos.shape[1],
@@ -139,10 +143,12 @@ class NativeDecoder:
             )
         out_norm: Tensor | None = None
         for index, layer in enumerate(weights.layers):
-            yield self._norm(layer.attention_norm, layer.qkv, updated=index > 0, out_norm=out_norm)
+            yield self._norm(layer.attention_norm, packed(layer.qkv.weight), updated=index > 0, out_norm=out_norm)
             yield from self._attention(index, layer, kv)
-            yield self._norm(layer.mlp_norm, _mlp(layer).gate_up, updated=True, out_norm=layer.attention_out_norm)
-            yield from self._mlp(layer)
+            if isinstance(layer.mlp, Experts):
+                yield from self._experts(index, layer)
+            else:
+                yield from self._mlp(layer, layer.mlp)
             out_norm = layer.mlp_out_norm
         yield self._norm(weights.norm, None, updated=bool(weights.layers), out_norm=out_norm)
 
@@ -170,21 +176,32 @@ class NativeDecoder:
             kv=cache,
             out=room.attended.data_ptr(),
         )
-        yield structs.Quantize(x=room.attended.data_ptr(), target=_matrix(layer.o), activations=room.activations.data_ptr())
+        yield structs.Quantize(x=room.attended.data_ptr(), target=packed(layer.o.weight).matrix, activations=room.activations.data_ptr())
         yield self._linear(layer.o, room.update)
 
-    def _mlp(self, layer: Layer) -> Iterator[Operation]:
-        room, mlp = self._room, _mlp(layer)
+    def _mlp(self, layer: Layer, mlp: GatedMLP) -> Iterator[Operation]:
+        room = self._room
+        yield self._norm(layer.mlp_norm, packed(mlp.gate_up.weight), updated=True, out_norm=layer.attention_out_norm)
         yield self._linear(mlp.gate_up, room.gate_up)
         yield structs.Gate(
             activation=_ACTIVATIONS[self.config.activation],
             gate_up=room.gate_up.data_ptr(),
-            target=_matrix(mlp.down),
+            target=packed(mlp.down.weight).matrix,
             activations=room.activations.data_ptr(),
         )
         yield self._linear(mlp.down, room.update)
 
-    def _norm(self, weight: Tensor, target: Linear | None, *, updated: bool, out_norm: Tensor | None) -> Operation:
+    def _experts(self, index: int, layer: Layer) -> Iterator[Operation]:
+        room, experts = self._room, self._room.experts[index]
+        if room.pairs is None:
+            raise Bug("there are experts and no room for them")
+        norm = self._norm(layer.mlp_norm, experts.router, updated=True, out_norm=layer.attention_out_norm)
+        norm.hidden = room.hidden.data_ptr()  # the experts take it from there
+        yield norm
+        shared = Shared(room.hidden.data_ptr(), room.activations.data_ptr(), room.update.data_ptr())
+        yield from experts.operations(room.pairs, shared, _ACTIVATIONS[self.config.activation])
+
+    def _norm(self, weight: Tensor, target: Packed | None, *, updated: bool, out_norm: Tensor | None) -> structs.Norm:
         """Add the last update, then make what `target` multiplies; without a target, the hidden states."""
         room = self._room
         return structs.Norm(
@@ -196,23 +213,27 @@ class NativeDecoder:
             update_weight=_address(out_norm),
             weight=weight.data_ptr(),
             hidden=room.hidden.data_ptr() if target is None else None,
-            target=structs.Matrix() if target is None else _matrix(target),
+            target=structs.Matrix() if target is None else target.matrix,
             activations=None if target is None else room.activations.data_ptr(),
         )
 
     def _linear(self, linear: Linear, out: Tensor) -> Operation:
         return structs.Linear(
-            matrix=_matrix(linear), activations=self._room.activations.data_ptr(), bias=_address(linear.bias), out=out.data_ptr()
+            matrix=packed(linear.weight).matrix,
+            activations=self._room.activations.data_ptr(),
+            bias=_address(linear.bias),
+            out=out.data_ptr(),
         )
 
     def _head_program(self) -> Program:
         config, head = self.config, self._weights.head
+        matrix = packed(head.weight).matrix
         self._head_rows = torch.empty(HEAD_ROWS, config.hidden_size)
-        activations = torch.empty(self._pool.library.activation_bytes(_matrix(head), HEAD_ROWS), dtype=torch.uint8)
+        activations = torch.empty(self._pool.library.activation_bytes(matrix, HEAD_ROWS), dtype=torch.uint8)
         operations: list[Operation] = [
-            structs.Quantize(x=self._head_rows.data_ptr(), target=_matrix(head), activations=activations.data_ptr()),
+            structs.Quantize(x=self._head_rows.data_ptr(), target=matrix, activations=activations.data_ptr()),
             structs.Linear(
-                matrix=_matrix(head),
+                matrix=matrix,
                 activations=activations.data_ptr(),
                 bias=_address(head.bias),
                 out=self._logits.data_ptr(),
@@ -230,20 +251,10 @@ class NativeDecoder:
         return Program(operations, activations)
 
 
-def _packed(weight: Weight) -> Packed:
-    if not isinstance(weight, Packed):
-        raise Bug("a native decoder was given a weight that is not packed")
-    return weight
-
-
-def _matrix(linear: Linear) -> structs.Matrix:
-    return _packed(linear.weight).matrix
-
-
-def _mlp(layer: Layer) -> GatedMLP:
-    if isinstance(layer.mlp, Experts):
-        raise Bug("experts have no native operation")
-    return layer.mlp
+def _linears(layer: Layer) -> list[Linear]:
+    """Those that all tokens go through."""
+    mlp = [] if isinstance(layer.mlp, Experts) else [layer.mlp.gate_up, layer.mlp.down]
+    return [layer.qkv, layer.o, *mlp]
 
 
 def _address(tensor: Tensor | None) -> int | None:

@@ -52,15 +52,15 @@ class Weights:
     dtype: torch.dtype  # of hidden states
 
 
-Kind = Literal["matrix", "experts", "bias", "norm"]
+Kind = Literal["matrix", "router", "bias", "norm"]
 
 
 @dataclass(frozen=True, slots=True)
 class Whole:
     """One weight of a model: tensors of the checkpoint, one below the other, seen as `shape`.
 
-    A `matrix` may be in few bits. `experts` (with their router) are in the model's float type, a `bias` too; a `norm` is
-    always float32 and has `offset` added to it.
+    A `matrix` may be in few bits. A `router` of experts is in the model's float type, a `bias` too; a `norm` is always
+    float32 and has `offset` added to it.
     """
 
     name: str  # as the checkpoint would call it, if it were not in parts
@@ -168,20 +168,15 @@ class _Arrangement:
 
     def _experts(self, prefix: str, moe: MoE) -> Experts:
         hidden, inner, naming = self._config.hidden_size, moe.intermediate_size, self._naming
-        router = f"{prefix}gate.weight"
-        gate_up: dict[str, tuple[int, ...]] = {}
-        down: dict[str, tuple[int, ...]] = {}
-        for expert in (f"{prefix}experts.{i}." for i in range(moe.num_experts)):
-            gate_up |= {f"{expert}{name}.weight": (inner, hidden) for name in (naming.gate, naming.up)}
-            down[f"{expert}{naming.down}.weight"] = (hidden, inner)
-        shape = (moe.num_experts, hidden)
-        return Experts(
-            self._source.tensor(Whole(router, "experts", {router: shape}, shape)),
-            self._source.tensor(Whole(f"{prefix}experts.gate_up", "experts", gate_up, (moe.num_experts, 2 * inner, hidden))),
-            self._source.tensor(Whole(f"{prefix}experts.down", "experts", down, (moe.num_experts, hidden, inner))),
-            moe.top_k,
-            moe.renormalize,
-        )
+        router, shape = f"{prefix}gate.weight", (moe.num_experts, hidden)
+        mlps = [
+            GatedMLP(
+                self._linear(f"{prefix}experts.{i}.", "gate_up_proj", {naming.gate: inner, naming.up: inner}, 2 * inner, hidden),
+                self._linear(f"{prefix}experts.{i}.", naming.down, {}, hidden, inner),
+            )
+            for i in range(moe.num_experts)
+        ]
+        return Experts(self._source.tensor(Whole(router, "router", {router: shape}, shape)), mlps, moe.top_k, moe.renormalize)
 
     def _linear(self, prefix: str, name: str, parts: Mapping[str, int], rows: int, inputs: int, has_bias: bool = False) -> Linear:
         """`parts` are the projections and their rows, which `name` fuses; many checkpoints have them fused already, or there are none."""

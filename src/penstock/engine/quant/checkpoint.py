@@ -129,8 +129,8 @@ def pack(weight: Quantized) -> dict[str, Tensor]:
 
 def _words(codes: Tensor, bits: int) -> Tensor:
     """codes [rows, count] uint8 -> int32 [rows, count * bits / 32], the first code in the lowest bits."""
-    octets = codes.contiguous() if bits == 8 else codes[:, ::2] | codes[:, 1::2] << 4
-    return octets.contiguous().view(torch.int32)
+    octets = codes if bits == 8 else codes[:, ::2] | codes[:, 1::2] << 4
+    return octets.flatten().view(torch.int32).view(len(codes), -1)
 
 
 def _split(weight: Quantized, rows: list[int]) -> list[Quantized]:

@@ -15,7 +15,7 @@ import mmap
 import torch
 from torch import Tensor
 
-from penstock.core.errors import LoadError
+from penstock.core.errors import Bug, LoadError
 from penstock.engine.kernels.cpu.library import Library
 from penstock.engine.kernels.cpu.structs import Format, Matrix
 from penstock.engine.quant.quantized import Quantized
@@ -71,6 +71,13 @@ class Packed:
         for place, row in zip(out, ids.tolist(), strict=True):
             self._library.unpack_row(self.matrix, row, place.data_ptr())
         return out
+
+
+def packed(weight: object) -> Packed:
+    """`weight`, which must have been packed."""
+    if not isinstance(weight, Packed):
+        raise Bug(f"the native kernels were given a {type(weight).__name__} that is not packed")
+    return weight
 
 
 def obstacle(source: Quantized | Tensor) -> str | None:

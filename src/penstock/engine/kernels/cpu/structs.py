@@ -117,4 +117,52 @@ class Finish(Operation):
     _fields_ = (("kind", c_int32), ("size", c_int32), ("divisor", c_float), ("softcap", c_float), ("x", c_void_p))
 
 
-ALL = (Matrix, KV, Step, Embed, Angles, Norm, Linear, Rope, Attention, Quantize, Gate, Finish)
+class Route(Operation):
+    KIND = 9
+    _fields_ = (
+        ("kind", c_int32), ("experts", c_int32), ("top_k", c_int32), ("renormalize", c_int32),
+        ("scores", c_void_p), ("chosen", c_void_p), ("weights", c_void_p),
+    )  # fmt: skip
+
+
+class Sort(Operation):
+    KIND = 10
+    _fields_ = (
+        ("kind", c_int32), ("experts", c_int32), ("top_k", c_int32), ("unused", c_int32),
+        ("chosen", c_void_p), ("offsets", c_void_p), ("places", c_void_p), ("origins", c_void_p),
+    )  # fmt: skip
+
+
+class Scatter(Operation):
+    KIND = 11
+    _fields_ = (
+        ("kind", c_int32), ("top_k", c_int32), ("x", c_void_p), ("chosen", c_void_p), ("origins", c_void_p),
+        ("matrices", c_void_p), ("activations", c_void_p),
+    )  # fmt: skip
+
+
+class Experts(Operation):
+    KIND = 12
+    _fields_ = (
+        ("kind", c_int32), ("count", c_int32),
+        ("matrices", c_void_p), ("offsets", c_void_p), ("activations", c_void_p), ("out", c_void_p),
+    )  # fmt: skip
+
+
+class ExpertGate(Operation):
+    KIND = 13
+    _fields_ = (
+        ("kind", c_int32), ("activation", c_int32), ("top_k", c_int32), ("unused", c_int32), ("gate_up", c_void_p),
+        ("chosen", c_void_p), ("origins", c_void_p), ("matrices", c_void_p), ("activations", c_void_p),
+    )  # fmt: skip
+
+
+class Combine(Operation):
+    KIND = 14
+    _fields_ = (
+        ("kind", c_int32), ("size", c_int32), ("top_k", c_int32), ("unused", c_int32),
+        ("y", c_void_p), ("places", c_void_p), ("weights", c_void_p), ("out", c_void_p),
+    )  # fmt: skip
+
+
+ALL = (Matrix, KV, Step, Embed, Angles, Norm, Linear, Rope, Attention, Quantize, Gate, Finish, Route, Sort, Scatter, Experts, ExpertGate, Combine)

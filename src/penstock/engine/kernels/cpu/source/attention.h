@@ -14,6 +14,7 @@ namespace penstock {
 
 constexpr int PIECE_ROWS = 256;
 constexpr int TILE_GROUPS = 16;  // of keys, at most
+constexpr int AHEAD = 4;         // groups that are fetched before their turn, at most
 constexpr int TILE_KEYS = TILE_GROUPS * GROUP;
 constexpr float LOWEST = -1e30f;  // below any score
 
@@ -45,8 +46,8 @@ struct RowBlock {
 };
 
 struct Tile {
-  const uint8_t* keys[TILE_GROUPS];
-  const uint8_t* values[TILE_GROUPS];
+  const uint8_t* keys[TILE_GROUPS + AHEAD];  // and of the groups after it
+  const uint8_t* values[TILE_GROUPS + AHEAD];
   int64_t begin;  // position of its first key
   int groups;
 };
@@ -65,7 +66,10 @@ inline void multiply_keys(const float* q, const uint8_t* const* groups, int line
   for (int line = 0; line < lines; line++) {
     Words words[N];
 #pragma GCC unroll 4
-    for (int n = 0; n < N; n++) words[n] = Words::load(groups[n] + line * LINE);
+    for (int n = 0; n < N; n++) {
+      words[n] = Words::load(groups[n] + line * LINE);
+      if (F::FAR) fetch(groups[n + N] + line * LINE);
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < F::PARTS; i++, q += ROWS) {
       Floats keys[N];
@@ -98,7 +102,9 @@ inline void add_values(const float* weights, const Tile& tile, int begin, int en
     for (int n = 0; n < N; n++) acc[r][n] = Floats::load(out + r * shape.padded + n * LANES) * Floats::all(factors[r]);
   }
   const int stride = shape.chunk_lines() * LINE;
-  auto add = [&](const uint8_t* line, int key, int count) __attribute__((always_inline)) {
+  auto add = [&](const uint8_t* line, int64_t ahead, int key, int count) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+    for (int n = 0; F::FAR && n < LINES; n++) fetch(line + ahead + n * LINE);
 #pragma GCC unroll 4
     for (int i = 0; i < F::TOKENS; i++) {
       if (i >= count) break;
@@ -116,9 +122,10 @@ inline void add_values(const float* weights, const Tile& tile, int begin, int en
   static_assert(LINES > 0, "a line's chunks go together");
   for (int key = begin; key < end;) {
     const uint8_t* line = tile.values[key / GROUP] + chunk / F::CHUNKS * LINE;
+    int64_t ahead = F::FAR ? tile.values[key / GROUP + 2] - tile.values[key / GROUP] : 0;
     int stop = end < key + GROUP ? end : key + GROUP;
-    for (; key + F::TOKENS <= stop; key += F::TOKENS, line += stride) add(line, key, F::TOKENS);
-    if (key < stop) add(line, key, stop - key);  // what lies beyond the context is not even multiplied by zero
+    for (; key + F::TOKENS <= stop; key += F::TOKENS, line += stride) add(line, ahead, key, F::TOKENS);
+    if (key < stop) add(line, ahead, key, stop - key);  // what lies beyond the context is not even multiplied by zero
     key = stop;
   }
 #pragma GCC unroll 8
@@ -195,7 +202,7 @@ void attend(RowBlock& block, const Tile& tile, const Shape<F>& shape, float cap,
 
 // ---- tiles
 
-// A group as `Float32` has it; values beyond the first `count` tokens are zero.
+// A group as `Unpacked` has it; values beyond the first `count` tokens are zero.
 template <class F>
 void unpack_group(const uint8_t* keys, const uint8_t* values, const Shape<F>& shape, int count, float* key_out, float* value_out, int stride) {
   Floats scales = Floats::all(1.f), minima = Floats::zero();
@@ -234,11 +241,12 @@ struct Groups {
     return group_at(kv, bytes, table[token / kv.block_size], head, static_cast<int>(token % kv.block_size));
   }
 
-  void gather(int64_t begin, int groups, Tile& tile) const {
+  // Groups `begin` to `begin + groups - 1`, of `end` that there are.
+  void gather(int64_t begin, int groups, int64_t end, Tile& tile) const {
     tile.begin = begin * GROUP;
     tile.groups = groups;
-    for (int g = 0; g < groups; g++) {
-      size_t offset = at(begin + g);
+    for (int g = 0; g < groups + AHEAD; g++) {
+      size_t offset = at(begin + g < end ? begin + g : end - 1);
       tile.keys[g] = kv.keys + offset;
       tile.values[g] = kv.values + offset;
     }
@@ -246,7 +254,7 @@ struct Groups {
 
   // As floats in `room`, which holds two halves of `groups` groups.
   template <class F>
-  void unpack(const Shape<F>& shape, const Shape<Float32>& floats, int64_t context, float* room, Tile& tile) const {
+  void unpack(const Shape<F>& shape, const Shape<Unpacked>& floats, int64_t context, float* room, Tile& tile) const {
     size_t size = floats.group_bytes() / sizeof(float);
     for (int g = 0; g < tile.groups; g++) {
       float *keys = room + 2 * g * size, *values = keys + size;
@@ -348,7 +356,7 @@ void attend_piece(const Attention& op, const Piece& piece, const Worker& worker)
   const int64_t stop = (last + GROUP - 1) / GROUP;
   for (int64_t group = first / GROUP; group < stop; group += step) {
     Tile tile;
-    groups.gather(group, static_cast<int>(stop - group < step ? stop - group : step), tile);
+    groups.gather(group, static_cast<int>(stop - group < step ? stop - group : step), stop, tile);
     if constexpr (unpacked) groups.unpack(shape, inner, piece.context, floats, tile);
     for (int b = 0; b < count; b++) {
       if (blocks[b].last > tile.begin) attend<Kernel>(blocks[b], tile, inner, op.softcap * 1.44269504f, scores);
@@ -360,7 +368,7 @@ void attend_piece(const Attention& op, const Piece& piece, const Worker& worker)
 inline void attend_piece(const Attention& op, const Piece& piece, const Worker& worker) {
   with_format(op.kv.format, [&](auto format) {
     using F = decltype(format);
-    if (piece.rows > 2 * block_rows<F>()) return attend_piece<F, Float32>(op, piece, worker);
+    if (piece.rows > 2 * block_rows<F>()) return attend_piece<F, Unpacked>(op, piece, worker);
     attend_piece<F, F>(op, piece, worker);
   });
 }

@@ -25,21 +25,29 @@ constexpr int LARGEST_HEAD = 256;
 
 struct Float32 {
   static constexpr int PARTS = 1, TOKENS = 1, CHUNKS = 1, BITS = 32;
+  static constexpr bool FAR = true;  // not in cache when it is read
   static Floats part(const Words& line, int) { return line.floats(); }
+};
+
+struct Unpacked : Float32 {  // keys and values that a thread has copied for its own use
+  static constexpr bool FAR = false;
 };
 
 struct BFloat16 {
   static constexpr int PARTS = 2, TOKENS = 2, CHUNKS = 1, BITS = 16;
+  static constexpr bool FAR = true;
   static Floats part(const Words& line, int i) { return i == 0 ? line.low_bfloat16() : line.high_bfloat16(); }
 };
 
 struct Int8 {
   static constexpr int PARTS = 4, TOKENS = 4, CHUNKS = 1, BITS = 8;
+  static constexpr bool FAR = true;
   static Floats part(const Words& line, int i) { return line.field(8 * i, 8); }
 };
 
 struct Int4 {
   static constexpr int PARTS = 8, TOKENS = 4, CHUNKS = 2, BITS = 4;
+  static constexpr bool FAR = true;
   static Floats part(const Words& line, int i) { return line.field(8 * (i % 4) + 4 * (i / 4), 4); }
 };
 

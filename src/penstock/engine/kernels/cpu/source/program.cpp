@@ -4,6 +4,7 @@
 #include "attention.h"
 #include "gemm.h"
 #include "matrix.h"
+#include "moe.h"
 #include "pool.h"
 #include "quantize.h"
 #include "rope.h"
@@ -23,6 +24,12 @@ static void execute(const void* op, const Step& step, const Worker& worker) {
     case QUANTIZE: return quantize(*static_cast<const Quantize*>(op), step, worker);
     case GATE: return gate(*static_cast<const Gate*>(op), step, worker);
     case FINISH: return finish(*static_cast<const Finish*>(op), step, worker);
+    case ROUTE: return route(*static_cast<const Route*>(op), step, worker);
+    case SORT: return sort(*static_cast<const Sort*>(op), step, worker);
+    case SCATTER: return scatter(*static_cast<const Scatter*>(op), step, worker);
+    case EXPERTS: return experts(*static_cast<const Experts*>(op), step, worker);
+    case EXPERT_GATE: return expert_gate(*static_cast<const ExpertGate*>(op), step, worker);
+    case COMBINE: return combine(*static_cast<const Combine*>(op), step, worker);
   }
 }
 
@@ -48,8 +55,9 @@ int penstock_level() {
 
 // Sizes of the structs of types.h in their order there, so that Python notices a library of another build.
 int penstock_sizes(int32_t* sizes, int room) {
-  const int32_t all[] = {sizeof(Matrix), sizeof(KV),   sizeof(Step),      sizeof(Embed),    sizeof(Angles), sizeof(Norm),
-                         sizeof(Linear), sizeof(Rope), sizeof(Attention), sizeof(Quantize), sizeof(Gate),   sizeof(Finish)};
+  const int32_t all[] = {sizeof(Matrix), sizeof(KV),        sizeof(Step),     sizeof(Embed), sizeof(Angles), sizeof(Norm),  sizeof(Linear),
+                         sizeof(Rope),   sizeof(Attention), sizeof(Quantize), sizeof(Gate),  sizeof(Finish), sizeof(Route), sizeof(Sort),
+                         sizeof(Scatter), sizeof(Experts),  sizeof(ExpertGate), sizeof(Combine)};
   const int count = sizeof all / sizeof *all;
   for (int i = 0; i < count && i < room; i++) sizes[i] = all[i];
   return count;

@@ -97,17 +97,20 @@ inline Floats gelu(Floats x) {
   return Floats::load(v);
 }
 
+inline void gate_row(int activation, const float* gate_up, int size, float* out) {
+  auto apply = [&](auto f) {
+    in_lanes(size, [&](int i, int n) { put(f(some(gate_up + i, n)) * some(gate_up + size + i, n), out + i, n); });
+  };
+  if (activation == SILU) apply(silu);
+  if (activation == GELU) apply(gelu);
+  if (activation == GELU_TANH) apply(gelu_tanh);
+}
+
 inline void gate(const Gate& op, const Step& step, const Worker& worker) {
   const int size = op.target.cols;
   float* out = reinterpret_cast<float*>(worker.scratch);
   for (int64_t t; (t = worker.take()) < step.tokens;) {
-    const float* gates = op.gate_up + t * 2 * size;
-    auto apply = [&](auto activation) {
-      in_lanes(size, [&](int i, int n) { put(activation(some(gates + i, n)) * some(gates + size + i, n), out + i, n); });
-    };
-    if (op.activation == SILU) apply(silu);
-    if (op.activation == GELU) apply(gelu);
-    if (op.activation == GELU_TANH) apply(gelu_tanh);
+    gate_row(op.activation, op.gate_up + t * 2 * size, size, out);
     quantize_row(op.target, out, op.activations, static_cast<int>(t), step.tokens);
   }
 }

@@ -53,7 +53,7 @@ struct Step {
 
 // ---- operations; `kind` comes first in each
 
-enum Kind : int32_t { EMBED, ANGLES, NORM, LINEAR, ROPE, ATTENTION, QUANTIZE, GATE, FINISH };
+enum Kind : int32_t { EMBED, ANGLES, NORM, LINEAR, ROPE, ATTENTION, QUANTIZE, GATE, FINISH, ROUTE, SORT, SCATTER, EXPERTS, EXPERT_GATE, COMBINE };
 
 // x = multiplier * rows of the embedding
 struct Embed {
@@ -140,6 +140,62 @@ struct Finish {
   int32_t kind, size;
   float divisor, softcap;  // softcap 0: none
   float* x;                // [tokens, size]
+};
+
+// ---- mixtures of experts (`moe.h`); a pair is a token and one expert chosen for it
+
+// The top_k experts of each token and their weights: the softmax of its scores.
+struct Route {
+  int32_t kind, experts, top_k, renormalize;  // renormalize: the chosen weights sum to one
+  const float* scores;                        // [tokens, experts]
+  int32_t* chosen;                            // [tokens, top_k]
+  float* weights;                             // [tokens, top_k]
+};
+
+// Pairs in the order of their experts.
+struct Sort {
+  int32_t kind, experts, top_k, unused;
+  const int32_t* chosen;
+  int64_t* offsets;  // [experts + 1] place of each expert's first pair
+  int32_t* places;   // [tokens, top_k] place of each pair
+  int32_t* origins;  // [tokens * top_k] pair at each place
+};
+
+// activations of the expert's matrix from its token's floats, pair by pair
+struct Scatter {
+  int32_t kind, top_k;
+  const float* x;          // [tokens, cols]
+  const int32_t* chosen;
+  const int32_t* origins;
+  const Matrix* matrices;  // one of each expert, all of one shape
+  void* activations;       // [places]
+};
+
+// out = W activations of each pair's expert
+struct Experts {
+  int32_t kind, count;
+  const Matrix* matrices;
+  const int64_t* offsets;
+  const uint8_t* activations;  // [places]
+  float* out;                  // [places, rows]
+};
+
+struct ExpertGate {
+  int32_t kind, activation, top_k, unused;
+  const float* gate_up;  // [places, 2 * cols]
+  const int32_t* chosen;
+  const int32_t* origins;
+  const Matrix* matrices;  // that are multiplied next
+  void* activations;
+};
+
+// out = sum of weight * y over a token's pairs
+struct Combine {
+  int32_t kind, size, top_k, unused;
+  const float* y;  // [places, size]
+  const int32_t* places;
+  const float* weights;
+  float* out;  // [tokens, size]
 };
 
 }  // namespace penstock

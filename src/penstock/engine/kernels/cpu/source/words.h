@@ -4,6 +4,8 @@
 
 namespace penstock {
 
+inline void fetch(const void* p) { __builtin_prefetch(p); }
+
 #if defined(__AVX512F__)
 
 constexpr float VANISHING = -200.f;  // exponent of a power of two that `times_power_of_two` makes zero
