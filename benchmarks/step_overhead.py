@@ -125,7 +125,7 @@ def one_step(engine: Engine, link: EngineLink, other: socket.socket, stages: dic
     stepped = time.perf_counter()
     link.emit(message)
     sent = time.perf_counter()
-    for received in reader.feed(other.recv(1 << 20)):
+    for received in reader.feed(other.recv(1 << 16)):
         client._receive(decoder.decode(received))
     ended = time.perf_counter()
     rest = stepped - started - sum(stages.values())

@@ -33,14 +33,9 @@ def build() -> list[Path]:
         levels |= {"avx2": AVX2, "avx512vnni": AVX512_VNNI}
     targets = {name: KERNELS / f"lib/penstock-{name}.so" for name in levels}
     (KERNELS / "lib").mkdir(exist_ok=True)
-    try:
-        compiler = find_compiler()
-        with ThreadPoolExecutor() as threads:
-            return list(threads.map(lambda name: _compile(compiler, levels[name], targets[name]), targets))
-    except CannotBuild:
-        for target in targets.values():
-            target.unlink(missing_ok=True)  # none is better than one of an older source
-        raise
+    compiler = find_compiler()
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(lambda name: _compile(compiler, levels[name], targets[name]), targets))
 
 
 def find_compiler() -> list[str]:

@@ -30,9 +30,10 @@ def write_gguf(folder: Path, target: Path, gguf_package: Path) -> None:
     hyperparameters(writer, config)
     vocabulary(writer, folder, config)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[kind.upper()], config["num_hidden_layers"])
-    for name, tensor in load_file(folder / "model.safetensors").items():
-        if name == "lm_head.weight" and config["tie_word_embeddings"]:
-            continue
+    tensors = load_file(folder / "model.safetensors")
+    if config["tie_word_embeddings"] and (head := tensors.pop("lm_head.weight", None)) is not None:
+        tensors["model.embed_tokens.weight"] = head  # one matrix, under either name in the file
+    for name, tensor in tensors.items():
         heads = rotated_heads(name, config) if kind == "llama" else 0
         data = rotary_order(tensor, heads) if heads else tensor
         writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), data.float().contiguous().numpy())

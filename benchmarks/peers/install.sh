@@ -34,7 +34,8 @@ torch_environment() {  # the same, with the CPU build of torch first and for goo
     local pip=$PEERS/$1/bin/pip
     [ -x "$pip" ] || "$PYTHON" -m venv "$PEERS/$1" || return 1
     "$pip" install --quiet "torch==$TORCH+cpu" 2>/dev/null || "$pip" install --quiet "torch==$TORCH+cpu" --index-url "$TORCH_INDEX" || return 1
-    environment "$@" --constraint <(echo "torch==$TORCH+cpu")
+    environment "$@" --constraint <(echo "torch==$TORCH+cpu") &&
+        "$pip" uninstall --quiet --yes torchvision torchaudio torchcodec  # PyPI's are made for CUDA and fail beside this torch
 }
 
 llama_source() {

@@ -1,10 +1,11 @@
 """What every engine is asked for: the runners' common arguments, timing and answer.
 
     prefill P   one prompt of P random tokens, from its submission to its first token: P / seconds
-    decode C    C clients that each hold `context` tokens on the middle step: C x `tokens` / seconds of `tokens` steps, prompts not counted
+    decode C    C clients that decode together, each holding `context` tokens in the middle of the timed steps:
+                C * `tokens` / seconds of `tokens` steps; the prompts before them are not timed
 
 Each figure has `repeat` repetitions, listed in the answer as they came; whoever reads it takes the median. A runner is a program
-of its own in the peer's environment; its last line is JSON: {"prefill": {"512": [...]}, "decode": {"1": [...]}, "load_s": ...}.
+of its own in the peer's environment; its last line is JSON: {"prefill": {"512": [...]}, "decode": {"1": [...]}, ...}.
 """
 
 from __future__ import annotations
@@ -68,5 +69,6 @@ def repetitions(case: Case, clients: int, step: Callable[[], None]) -> list[floa
     return found
 
 
-def answer(prefill: dict[int, list[float]], decode: dict[int, list[float]], load_s: float) -> None:
-    print(json.dumps({"prefill": prefill, "decode": decode, "load_s": load_s}), flush=True)
+def answer(prefill: dict[int, list[float]], decode: dict[int, list[float]], **more: object) -> None:
+    """Print the figures, tokens/s, and whatever else is worth telling."""
+    print(json.dumps({"prefill": prefill, "decode": decode, **more}), flush=True)

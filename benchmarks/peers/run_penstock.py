@@ -1,4 +1,7 @@
-"""Times Penstock's engine in this process: jobs are added, `Engine.step()` is called until they are done."""
+"""Times Penstock's engine in this process: jobs are added, `Engine.step()` is called until they are done.
+
+`format` is what `penstock serve` calls `--weights`, and after a colon, if it is there, `--kv-format`: int4, float, int8:fp32.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +14,33 @@ from protocol import Case, answer, case, repetitions
 from penstock.core.config import EngineSpec
 from penstock.core.types import Sampling
 from penstock.engine.engine import Engine
+from penstock.engine.kernels.cpu import library
 from penstock.engine.loading import load_engine
 from penstock.engine.messages import Job
 
 
 def main() -> None:
     given = case(__doc__)
-    kv = os.environ.get("PENSTOCK_BENCH_KV", "auto")
+    if level := os.environ.get("BENCHMARK_CPU_LEVEL"):
+        library.LEVELS = library.LEVELS[: library.LEVELS.index(level) + 1]
     started = time.perf_counter()
-    engine = load_engine(given.model, spec(given, kv), lambda *_: None)
+    engine = load_engine(given.model, spec(given), lambda *_: None)
     load_s = time.perf_counter() - started
     prefill(engine, 64, given)
     answer(
         {length: [prefill(engine, length, given) for _ in range(given.repeat)] for length in given.prompts},
         {clients: decode(engine, clients, given) for clients in given.clients},
-        load_s,
+        load_s=load_s,
+        weights_bytes=engine.info.plan.weights_bytes,
+        kernels=next(iter(library.libraries()), "torch"),
     )
 
 
-def spec(given: Case, kv: str) -> EngineSpec:
-    """Weights in `format`; memory for all clients at once."""
-    chosen = {} if given.format == "float" else {"weights": given.format}
-    if kv != "auto":
-        chosen["kv_format"] = kv
+def spec(given: Case) -> EngineSpec:
+    weights, _, kv = given.format.partition(":")
     return EngineSpec(
-        dtype="float32", threads=given.threads, prefix_caching=False, max_model_len=given.max_model_len,
-        max_num_seqs=max(given.clients, default=1), **chosen,
+        weights=weights, kv_format=kv or "auto", threads=given.threads, prefix_caching=False, max_model_len=given.max_model_len,
+        max_num_seqs=max([32, *given.clients]),
     )  # fmt: skip
 
 
@@ -52,9 +56,8 @@ def decode(engine: Engine, clients: int, given: Case) -> list[float]:
     jobs = [job(given.prompt_tokens, given.max_model_len - given.prompt_tokens, given) for _ in range(clients)]
     for one in jobs:
         engine.add(one)
-    prompts = clients * given.prompt_tokens
-    before = engine.stats().prompt_tokens
-    while engine.stats().prompt_tokens - before < prompts:
+    wanted = engine.stats().prompt_tokens + clients * given.prompt_tokens
+    while engine.stats().prompt_tokens < wanted:
         engine.step()
     found = repetitions(given, clients, lambda: full_step(engine, clients))
     for one in jobs:

@@ -20,7 +20,7 @@ def main() -> None:
     answer(
         {length: [prefill(model, length, given) for _ in range(given.repeat)] for length in given.prompts},
         {clients: decode(model, clients, given) for clients in given.clients},
-        load_s,
+        load_s=load_s,
     )
 
 

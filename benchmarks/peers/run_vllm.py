@@ -12,10 +12,10 @@ os.environ |= {
     "HF_HUB_OFFLINE": "1",
 }
 
-import numpy as np  # noqa: E402
-from protocol import Case, answer, case, repetitions  # noqa: E402
-from vllm import EngineArgs, LLMEngine, SamplingParams  # noqa: E402
-from vllm.inputs import TokensPrompt  # noqa: E402
+import numpy as np
+from protocol import Case, answer, case, repetitions
+from vllm import EngineArgs, LLMEngine, SamplingParams
+from vllm.inputs import TokensPrompt
 
 RNG = np.random.default_rng(0)
 
@@ -34,7 +34,7 @@ def main() -> None:
     answer(
         {length: [prefill(engine, length, given) for _ in range(given.repeat)] for length in given.prompts},
         {clients: decode(engine, clients, given) for clients in given.clients},
-        load_s,
+        load_s=load_s,
     )
 
 

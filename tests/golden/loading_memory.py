@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from penstock.engine.models.assembly import Form, Stored
 from penstock.engine.models.load import load_weights, read_config, weights_bytes
-from penstock.engine.models.size import Sizes
+from penstock.engine.models.size import Sizes, Target
 from penstock.engine.quant.formats import INT8
 from penstock.engine.quant.quantized import Quantized
 from penstock.engine.quant.rtn import round_to_nearest
@@ -107,7 +107,7 @@ def main(folder: Path) -> None:
     rounding = Form(None, quantize=lambda name, tensor: round_to_nearest(tensor, INT8), finish=finish)
     told = {
         "quantized": measured(locate(str(folder / "m.gguf")), Form(None, finish=finish), Sizes(None)),
-        "rounded": measured(locate(str(folder / "floats")), rounding, Sizes(None, target=INT8)),
+        "rounded": measured(locate(str(folder / "floats")), rounding, Sizes(None, target=Target(INT8))),
     }
     sys.stdout.write(json.dumps(told))
 

@@ -20,6 +20,7 @@ from penstock.engine.models.assembly import Form
 from penstock.engine.models.decoder import Decoder
 from penstock.engine.models.load import load_weights, read_config
 from penstock.engine.models.native import NativeDecoder
+from penstock.engine.models.size import Target
 from penstock.engine.quant.formats import WeightFormat, parse_format
 from tests.golden.architectures import CASES, Case, random_model
 from tests.golden.pages import Pages, files_of, load_native
@@ -50,7 +51,7 @@ def reference(folder: Path, target: WeightFormat | None = None) -> Decoder:
     """The oracle; with a format, its weights quantized as the engine does, and multiplied as floats."""
     files = files_of(folder)
     config = read_config(files)
-    form = Form(torch.float32, quantize=None if target is None else lambda name, weight: quantized(name, weight, target))
+    form = Form(torch.float32, quantize=None if target is None else lambda name, weight: quantized(name, weight, Target(target)))
     weights = load_weights(files, config, form, lambda stage, done, total: None)
     return Decoder(config, weights, ReferenceKernels(), config.max_position_embeddings)
 
@@ -68,7 +69,7 @@ def test_weights_in_few_bits_are_multiplied_as_they_are(folder: Path, library: s
     """What is left is the rounding of activations to int8, which a random model makes much of; the weights' own is more."""
     files, native, target = files_of(folder), load_library(library), parse_format(name)
     config = read_config(files)
-    form = Form(None, quantize=lambda n, w: quantized(n, w, target), finish=lambda n, w: Packed(native, w))
+    form = Form(None, quantize=lambda n, w: quantized(n, w, Target(target)), finish=lambda n, w: Packed(native, w))
     weights = load_weights(files, config, form, lambda stage, done, total: None)
     decoder = NativeDecoder(config, weights, Pool(native, 2), served_len=64, max_tokens=128)
     expected = logits(reference(folder, target))

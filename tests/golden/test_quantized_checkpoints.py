@@ -15,13 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from penstock.core.errors import LoadError
+from penstock.engine.kernels.cpu.library import libraries
 from penstock.engine.kernels.protocol import GatedMLP, Weight
 from penstock.engine.kernels.reference import ReferenceKernels
 from penstock.engine.models.assembly import Form
 from penstock.engine.models.decoder import Decoder
 from penstock.engine.models.ggml_blocks import read
 from penstock.engine.models.load import is_quantized, load_model, load_weights, read_config, weights_bytes
-from penstock.engine.models.size import Sizes, format_for
+from penstock.engine.models.size import Sizes, Target, format_for
 from penstock.engine.models.weights import Weights
 from penstock.engine.quant.formats import INT4, INT8
 from penstock.engine.quant.quantized import Quantized
@@ -29,7 +30,7 @@ from penstock.engine.quant.rtn import round_to_nearest
 from penstock.files import locate
 from penstock.files.gguf import GGUFFile
 from tests.golden.packed_checkpoints import CONFIG, Kind, save, write
-from tests.golden.pages import Pages
+from tests.golden.pages import Pages, load_native
 
 gguf = pytest.importorskip("gguf")
 transformers = pytest.importorskip("transformers")
@@ -233,13 +234,28 @@ def test_a_packed_checkpoint_computes_what_its_floats_compute(name: str, tmp_pat
     assert error(float_logits(packed), expected) < rounding
 
 
-def test_settings_may_be_in_the_file_of_the_quantizer(tmp_path: Path) -> None:
-    kind = Kind()
+@pytest.mark.skipif(not libraries(), reason="the native kernels are not built")
+@pytest.mark.parametrize("name", PACKED)
+def test_native_kernels_compute_with_the_same_codes(name: str, tmp_path: Path) -> None:
+    packed, _ = write(tmp_path, PACKED[name])
+    logits = Pages(load_native(packed), 1, len(TOKENS)).step({0: TOKENS})[0]
+    assert error(logits, logits_of(packed)) < 0.02  # activations are rounded
+
+
+AUTOGPTQ = {"bits": 4, "group_size": 32, "damp_percent": 0.01, "desc_act": False, "sym": True, "true_sequential": True}
+AUTOAWQ = {"w_bit": 4, "q_group_size": 32, "zero_point": True, "version": "GEMM"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "settings"),
+    [(Kind(), "quantize_config.json", AUTOGPTQ), (Kind(method="awq", symmetrical=False), "quant_config.json", AUTOAWQ)],
+)
+def test_settings_may_be_in_the_file_of_the_quantizer(kind: Kind, name: str, settings: dict[str, object], tmp_path: Path) -> None:
     packed, floats = write(tmp_path, kind)
     (packed / "config.json").write_text(json.dumps(CONFIG))
-    (packed / "quantize_config.json").write_text(json.dumps({key: value for key, value in kind.settings.items() if key != "quant_method"}))
+    (packed / name).write_text(json.dumps(settings))
     (packed / "model.safetensors").rename(packed / "gptq_model-4bit-32g.safetensors")
-    assert error(logits_of(packed), float_logits(floats)) < EXACT
+    assert error(logits_of(packed), float_logits(floats)) < (EXACT if kind.symmetrical else ROUNDED)
 
 
 def test_biases_of_zeros_that_quantizers_add_are_left_out(tmp_path: Path) -> None:
@@ -276,6 +292,7 @@ def replaced(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Calla
         (replaced(f"{Q}.qzeros", lambda words: words[:1]), r"do not fit each other: .*qzeros \[1, 8\]"),
         (replaced(f"{Q}.scales", lambda scales: scales[0]), r"do not fit each other: .*scales \[64\]"),
         (replaced(f"{Q}.g_idx", lambda groups: groups[:60]), r"do not fit each other: .*g_idx \[60\]"),
+        (replaced(f"{Q}.qweight", lambda words: words.view(torch.int16)), "qweight of .* has type torch.int16"),
         (replaced(f"{Q}.g_idx", torch.zeros_like), "does not give each of its 2 groups 32 inputs"),
         (replaced(f"{Q}.g_idx", lambda groups: groups + 7), "does not give each of its 2 groups 32 inputs"),
     ],
@@ -313,7 +330,7 @@ def test_columns_in_different_orders_make_a_float_matrix(tmp_path: Path) -> None
 
 def in_format(target: Any) -> Form:
     def quantize_matrix(name: str, tensor: torch.Tensor) -> torch.Tensor | Quantized:
-        chosen = format_for(name, tensor.shape[1], target)
+        chosen = format_for(name, tensor.shape[1], Target(target))
         return tensor if chosen is None else round_to_nearest(tensor, chosen)
 
     return Form(None, quantize=quantize_matrix)
@@ -357,7 +374,7 @@ def test_weights_stay_in_the_floats_of_the_file(tmp_path: Path) -> None:
 SIZES = {
     "as stored": (Form(None), Sizes(None)),
     "float32": (Form(torch.float32, few_bits=False), Sizes(torch.float32, few_bits=False)),
-    "int4": (in_format(INT4), Sizes(None, target=INT4)),
+    "int4": (in_format(INT4), Sizes(None, target=Target(INT4))),
 }
 
 
@@ -374,6 +391,7 @@ def test_headers_tell_how_much_memory_weights_take(name: str, model: tuple[Path,
         assert weights_bytes(files, read_config(files), sizes) == held_bytes(weights_of(path, form)), path
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the most memory that a process held")
 def test_loading_takes_the_memory_of_the_weights_and_little_more(tmp_path: Path) -> None:
     script = Path(__file__).with_name("loading_memory.py")
     told = subprocess.run([sys.executable, script, tmp_path], check=True, capture_output=True, text=True, timeout=60).stdout

@@ -41,7 +41,7 @@ def windows_to_score(files: ModelFiles, file: Path, context: int) -> list[Window
     if file.suffix != CONVERSATIONS:
         scored = tuple(range(context // 2 + 1, context))
         return [Window(window, scored) for window in cut_windows(_text_tokens(file, tokenizer), tokenizer, context)]
-    found = [Window(ids[:context], tuple(i for i in scored if i < context)) for ids, scored in _conversations(files, file, tokenizer)]
+    found = [Window(ids[:context], tuple(i for i in scored if i < context)) for ids, scored in conversations(files, file, tokenizer)]
     if not any(window.scored for window in found):
         raise UserError(f"{file} has no word of an assistant within {context} tokens", hint="each line is a conversation with its answers")
     return [window for window in found if window.scored]
@@ -52,7 +52,7 @@ def windows_to_read(files: ModelFiles, file: Path, context: int) -> list[tuple[i
     tokenizer = load_tokenizer(files)
     if file.suffix != CONVERSATIONS:
         return cut_windows(_text_tokens(file, tokenizer), tokenizer, context)
-    return cut_windows([token for ids, _ in _conversations(files, file, tokenizer) for token in ids], tokenizer, context)
+    return cut_windows([token for ids, _ in conversations(files, file, tokenizer) for token in ids], tokenizer, context)
 
 
 def cut_windows(tokens: list[int], tokenizer: Tokenizer, context: int) -> list[tuple[int, ...]]:
@@ -76,7 +76,7 @@ def _text_tokens(file: Path, tokenizer: Tokenizer) -> list[int]:
         raise UserError(f"{file} is not UTF-8 at byte {error.start}", hint="convert it, or choose another text") from error
 
 
-def _conversations(files: ModelFiles, file: Path, tokenizer: Tokenizer) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+def conversations(files: ModelFiles, file: Path, tokenizer: Tokenizer) -> Iterator[tuple[tuple[int, ...], list[int]]]:
     """Token ids of each conversation and the positions of what the assistant says, with the token that ends its turn."""
     template = load_chat_template(files, tokenizer)
     if template is None:

@@ -15,6 +15,7 @@ Auto = Literal["auto"]
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 KVFormat = Literal["auto", "fp32", "bf16", "int8", "int4"]
+KernelsName = Literal["auto", "torch", "portable", "avx2", "avx512vnni"]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -197,6 +198,7 @@ class EngineSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dtype: DType = "auto"
     weights: Annotated[str, Meta(min_length=1)] = "auto"  # auto, float or a format of `engine.quant.formats`
     kv_format: KVFormat = "auto"  # keys and values; auto: fp32 beside float32 weights, else bf16
+    kernels: KernelsName = "auto"  # on a CPU; auto: the fastest that the processor can run, or torch where there are none
     max_model_len: Count | Auto = "auto"
     kv_bytes: Count | Auto = "auto"
     max_step_tokens: Count | Auto = "auto"

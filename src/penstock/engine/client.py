@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal, Protocol, TypeVar
 
@@ -50,12 +50,26 @@ FAREWELL_S = 1.0  # how long to wait for the engine to say what an aborted job h
 T = TypeVar("T")
 
 
-class Stream(asyncio.Queue[Output | PenstockError]):
-    """What came for the jobs of one submission, which belong to one account."""
+class Stream:
+    """What came for the jobs of one submission, which belong to one account. One task reads it."""
 
     def __init__(self, account: str) -> None:
-        super().__init__()
         self.account = account
+        self._items: deque[Output | PenstockError] = deque()
+        self._waiter: asyncio.Future[None] | None = None  # of the reader, while there is nothing
+
+    def put(self, item: Output | PenstockError) -> None:
+        self._items.append(item)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def get(self) -> Output | PenstockError:
+        """The next item, once there is one."""
+        while not self._items:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+            self._waiter = None
+        return self._items.popleft()
 
 
 class Transport(Protocol):
@@ -230,7 +244,7 @@ class EngineClient:
             ended = output.finish_reason is not None
             stream = self._streams.pop(output.id, None) if ended else self._streams.get(output.id)
             if stream is not None:
-                stream.put_nowait(output)
+                stream.put(output)
         idle = not self._streams and not step.stats.num_running and not step.stats.num_waiting
         self._owing_since_s = None if idle else time.monotonic()
         self._report(step.stats)
@@ -271,7 +285,7 @@ class EngineClient:
         queues = set(self._streams.values())
         self._streams.clear()
         for queue in queues:
-            queue.put_nowait(error)
+            queue.put(error)
 
     # -- life and death
 

@@ -77,9 +77,9 @@ def best(logits: Tensor) -> Tensor:
     return logits.argmax(-1)
 
 
-def _top(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def top(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest logits of each row, best first, and their ids: they lie in the `count` chunks with the largest maxima."""
-    if count * _CHUNK >= logits.shape[-1]:
+    if not 0 < count * _CHUNK < logits.shape[-1]:
         values, ids = logits.topk(count)
         return values, ids
     chunks = _chunked(logits, -torch.inf)
@@ -91,7 +91,7 @@ def _top(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _draw_top_k(logits: Tensor, fraction: Tensor, limits: Limits, top_k: Tensor) -> Tensor:
-    values, ids = _top(logits, limits.num_candidates)  # [rows, candidates]
+    values, ids = top(logits, limits.num_candidates)  # [rows, candidates]
     weights = (values - values[:, :1]).exp()
     weights = weights.masked_fill(values < values.gather(1, top_k - 1), 0.0)
     outranked_by = weights.cumsum(-1) - weights

@@ -46,7 +46,7 @@ class Engine:
         self._clock = clock
         device = torch.device(info.plan.device)
         self._batch = BatchBuilder(info.plan, device)
-        self._sampler = Sampler(info.vocab_size, device)
+        self._sampler = Sampler(info.vocab_size, device, model.pool)
         self._rng = random.SystemRandom()
         self._picked: list[Seq] = []  # of the last step: the sequences that wanted a token
         self._rows: list[Row] = []  # theirs

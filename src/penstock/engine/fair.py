@@ -86,8 +86,9 @@ class FairQueue:
 
     def charge(self, sequence: Sequence, tokens: int) -> None:
         """Count tokens served, generated ones `OUTPUT_WEIGHT` times."""
-        level = min(max(sequence.job.priority, -MOST_LEVELS), MOST_LEVELS)
-        self._served[sequence.job.account] = self._of(sequence.job.account) + tokens * 2.0**level
+        account, priority = sequence.job.account, sequence.job.priority
+        weight = 2.0 ** min(max(priority, -MOST_LEVELS), MOST_LEVELS) if priority else 1.0
+        self._served[account] = self._of(account) + tokens * weight
 
     def forget(self) -> None:
         """Start level: nobody runs and nobody waits, so nobody was kept from anything."""

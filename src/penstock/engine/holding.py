@@ -1,6 +1,7 @@
 """How a model is held in memory: by which kernels, its weights and its KV in which numbers.
 
-    weights auto    a quantized checkpoint as it is; float weights of more than LARGE bytes as int8 on native kernels; else as stored
+    weights auto    a quantized checkpoint as it is, but for a float embedding and output layer, which become int8 on native
+                    kernels; there, float weights of more than LARGE bytes as int8; anything else as it is stored
     kv_format auto  fp32 beside float weights, bf16 beside quantized ones; without native kernels the type of hidden states
 
 Every "auto" of `EngineSpec.weights`, `dtype` and `kv_format` ends here.
@@ -17,33 +18,42 @@ from torch import Tensor
 
 from penstock.core.config import EngineSpec
 from penstock.core.errors import ConfigError
-from penstock.engine.kernels.cpu.library import Library, best_library
+from penstock.engine.kernels.cpu.library import Library, best_library, libraries, load_library
 from penstock.engine.kernels.cpu.packed import Packed, obstacle
 from penstock.engine.memory import Holding, resolve_device, resolve_dtype
 from penstock.engine.models.assembly import Form, Stored
 from penstock.engine.models.config import ModelConfig
 from penstock.engine.models.load import is_quantized, weights_bytes
 from penstock.engine.models.native import kv_layout, why_not_native
-from penstock.engine.models.size import Sizes, format_for
-from penstock.engine.quant.formats import WeightFormat, parse_format
+from penstock.engine.models.size import Sizes, Target, format_for
+from penstock.engine.quant.formats import parse_format
 from penstock.engine.quant.rtn import round_to_nearest
 from penstock.files import ModelFiles
 
 log = logging.getLogger(__name__)
 
+AS_STORED = "as stored"
 LARGE = 64 * 2**20  # bytes; what is smaller stays in the processor's caches, and gains little
 
 _KV_NAMES: Mapping[torch.dtype, str] = MappingProxyType({torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"})
 
 
 def native_library(config: ModelConfig, spec: EngineSpec, device: torch.device) -> Library | None:
-    """The native kernels, where they can run this model. Where they cannot, the log says why."""
-    if device.type != "cpu":
+    """The native kernels, where they can run this model. Where they cannot, the log says why; ConfigError where they were asked for."""
+    if device.type != "cpu" or spec.kernels == "torch":
         return None
-    library, reason = best_library(), why_not_native(config, spec.block_size)
+    if spec.kernels not in ("auto", *libraries()):
+        raise ConfigError(
+            f"kernels is {spec.kernels!r}, and this installation on this processor has {', '.join([*libraries(), 'torch'])}",
+            hint='use kernels = "auto"',
+        )
+    library = best_library() if spec.kernels == "auto" else load_library(spec.kernels)
+    reason = why_not_native(config, spec.block_size)
     if library is None:
         reason = "penstock was installed without them: install a C++ compiler (g++ or clang++), then penstock again"
     if reason is not None:
+        if spec.kernels != "auto":
+            raise ConfigError(f"kernels is {spec.kernels!r}, which cannot run this model: {reason}", hint='use kernels = "auto"')
         log.warning("no native CPU kernels for this model, which will be slower on torch: %s", reason)
         return None
     return library
@@ -54,7 +64,7 @@ def resolve(files: ModelFiles, config: ModelConfig, spec: EngineSpec, library: L
     device = resolve_device(spec.device)
     dtype = torch.float32 if library else resolve_dtype(spec.dtype, device)
     weights = _weights(files, config, spec, library)
-    kv_format = _kv_format(spec, dtype, library, weights.startswith("int") or is_quantized(files))
+    kv_format = _kv_format(spec, dtype, library, weights == AS_STORED or weights.startswith("int"))
     return Holding(
         device=device,
         dtype=dtype,
@@ -72,7 +82,7 @@ def native_form(spec: EngineSpec, holding: Holding, library: Library) -> Form:
     def finish(name: str, weight: Stored) -> Packed:
         return Packed(library, weight if obstacle(weight) is None else _as_float(weight))
 
-    target = _format(holding.weights)
+    target = _target(holding.weights)
     return Form(
         dtype=float_type(spec),
         quantize=None if target is None else lambda name, weight: quantized(name, weight, target),
@@ -80,7 +90,7 @@ def native_form(spec: EngineSpec, holding: Holding, library: Library) -> Form:
     )
 
 
-def quantized(name: str, weight: Tensor, target: WeightFormat) -> Stored:
+def quantized(name: str, weight: Tensor, target: Target) -> Stored:
     """One matrix of a checkpoint in `target`, or as it is where its rows do not divide into groups."""
     chosen = format_for(name, weight.shape[1], target)
     return weight if chosen is None else round_to_nearest(weight, chosen)
@@ -101,12 +111,14 @@ def _weights(files: ModelFiles, config: ModelConfig, spec: EngineSpec, library: 
                 hint="use --weights auto; the log says why there are none",
             )
     if is_quantized(files):
+        if library is None:
+            return "float"
         if asked != "auto":
             raise ConfigError(
                 f"weights is {asked!r}, but {files.name} holds quantized weights already",
                 hint="use --weights auto, or the checkpoint that it was made from",
             )
-        return "as stored"
+        return AS_STORED
     if asked != "auto":
         return asked
     large = weights_bytes(files, config, Sizes(None)) > LARGE
@@ -116,7 +128,7 @@ def _weights(files: ModelFiles, config: ModelConfig, spec: EngineSpec, library: 
 def _sizes(spec: EngineSpec, weights: str, eager: torch.dtype | None) -> Sizes:
     if eager is not None:
         return Sizes(eager, few_bits=False)
-    return Sizes(float_type(spec), target=_format(weights))
+    return Sizes(float_type(spec), target=_target(weights))
 
 
 def _kv_format(spec: EngineSpec, dtype: torch.dtype, library: Library | None, is_small: bool) -> str:
@@ -138,8 +150,11 @@ def _native_kv_bytes(config: ModelConfig, kv_format: str, block_size: int) -> in
     return 2 * config.num_layers * kv_layout(config, kv_format, block_size).block_bytes // block_size
 
 
-def _format(weights: str) -> WeightFormat | None:
-    return parse_format(weights) if weights.startswith("int") else None
+def _target(weights: str) -> Target | None:
+    """Of a quantized checkpoint's floats, embedding and output layer are made small, too."""
+    if weights == AS_STORED:
+        return Target(None)
+    return Target(parse_format(weights)) if weights.startswith("int") else None
 
 
 def _as_float(weight: Stored) -> Tensor:

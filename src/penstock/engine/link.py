@@ -17,7 +17,8 @@ import msgspec
 from penstock.engine.messages import FromEngine, ToEngine
 
 _HEAD = struct.Struct("<I")
-_MOST_BYTES = 1 << 20  # read at a time; also asked of the system as room for what the other side has not read yet
+_READ_BYTES = 1 << 16  # at a time
+_ROOM_BYTES = 1 << 20  # asked of the system for what the client has not read yet
 
 
 class FrameWriter:
@@ -59,7 +60,7 @@ class EngineLink:
 
     def __init__(self, connection: socket.socket, parent: int) -> None:
         connection.setblocking(True)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST_BYTES)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM_BYTES)
         self._socket = connection
         self._parent = parent
         self._closed = False  # by the other side
@@ -78,7 +79,7 @@ class EngineLink:
         while not self._received:
             if not self.alive() or not self._poll.poll(None if timeout_s is None else timeout_s * 1000):
                 return None
-            data = self._socket.recv(_MOST_BYTES)
+            data = self._socket.recv(_READ_BYTES)
             self._closed = not data
             self._received += self._reader.feed(data)
         message: ToEngine = self._decoder.decode(self._received.popleft())

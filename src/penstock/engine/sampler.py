@@ -16,7 +16,10 @@ from msgspec import Struct
 from torch import Tensor
 
 from penstock.core.types import Sampling
-from penstock.engine.draw import Limits, best, draw, random_states
+from penstock.engine.draw import Limits, best, draw, random_states, top
+from penstock.engine.kernels.cpu.drawing import MOST_IDS, Drawing
+from penstock.engine.kernels.cpu.library import Pool
+from penstock.engine.kernels.cpu.structs import DrawnRow
 from penstock.engine.messages import Alternative, Scored
 from penstock.engine.processors import Allowed, Bans, Bias, History, LogitsProcessor, Penalties, Row
 
@@ -47,6 +50,7 @@ class Batch(Struct, frozen=True):
     histories: dict[object, History]
     greedy: slice | Tensor | None
     groups: list[Group]
+    drawing: Drawing | None  # draws for all rows; without it the two above say how
     scored: list[int]  # rows that want log-probabilities
     num_top: int
 
@@ -61,9 +65,11 @@ class Sampled(Struct, frozen=True):
 class Sampler:
     """Keeps the parameters of the current batch on the device; they are made anew only when its rows change."""
 
-    def __init__(self, vocab_size: int, device: torch.device | str) -> None:
+    def __init__(self, vocab_size: int, device: torch.device | str, pool: Pool | None = None) -> None:
+        """`pool`: threads of native kernels, which then draw, too."""
         self._vocab_size = vocab_size
         self._device = torch.device(device)
+        self._pools = None if pool is None or vocab_size > MOST_IDS else (pool, Pool(pool.library, 1))
         self._batch = self._prepare([], {})
 
     @torch.inference_mode()
@@ -91,7 +97,7 @@ class Sampler:
         """Log-probabilities of the `chosen` token of each row and of its `num_top` best ones. logits: [rows, vocab] float32."""
         totals = logits.logsumexp(-1, keepdim=True)
         own = logits.gather(1, torch.tensor(chosen, device=logits.device)[:, None]) - totals
-        values, ids = logits.topk(min(num_top, logits.shape[-1]))
+        values, ids = top(logits, min(num_top, logits.shape[-1]))
         tops = zip(ids.tolist(), (values - totals).tolist(), strict=True)
         return [
             Scored(token, logprob, tuple(map(Alternative, *top)))
@@ -99,6 +105,8 @@ class Sampler:
         ]  # fmt: skip
 
     def _choose(self, logits: Tensor, rows: Sequence[Row]) -> list[int]:
+        if self._batch.drawing is not None:
+            return self._batch.drawing.draw(logits, [row.num_output for row in rows])
         if not self._batch.groups:
             return best(logits).tolist()
         chosen = torch.empty(len(rows), dtype=torch.int64, device=self._device)
@@ -123,6 +131,7 @@ class Sampler:
             histories=penalties.histories,
             greedy=self._index(greedy, len(rows)) if greedy else None,
             groups=[self._group(rows, members, kind) for kind, members in kinds.items()],
+            drawing=self._drawing(rows),
             scored=scored,
             num_top=max((rows[i].sampling.logprobs or 0 for i in scored), default=0),
         )
@@ -154,11 +163,24 @@ class Sampler:
             limits=None if kind == "plain" else self._limits(samplings, kind),
         )
 
+    def _drawing(self, rows: Sequence[Row]) -> Drawing | None:
+        return None if self._pools is None else Drawing(*self._pools, self._vocab_size, [self._drawn(row) for row in rows])
+
+    def _drawn(self, row: Row) -> DrawnRow:
+        sampling = row.sampling
+        return DrawnRow(
+            temperature=0.0 if sampling.temperature < _COLDEST else sampling.temperature,
+            top_p=_top_p(sampling),
+            min_p=sampling.min_p,
+            top_k=sampling.top_k if self._kind(sampling) == "top_k" else 0,
+            seed=_signed(row.seed),
+        )
+
     def _limits(self, samplings: list[Sampling], kind: Kind) -> Limits:
         top_ks = [s.top_k or 0 for s in samplings]
         return Limits(
             top_k=torch.tensor(top_ks, device=self._device)[:, None] if kind == "top_k" else None,
-            top_p=self._column([max(s.top_p, _MIN_TOP_P) if s.top_p < 1.0 else math.inf for s in samplings]),
+            top_p=self._column([_top_p(s) for s in samplings]),
             min_p=self._column([s.min_p for s in samplings]) if any(s.min_p > 0.0 for s in samplings) else None,
             num_candidates=min(2 * max(top_ks), self._vocab_size),
         )
@@ -169,6 +191,11 @@ class Sampler:
     def _index(self, members: list[int], total: int) -> slice | Tensor:
         """`members` as an index; all of them are a slice, which copies nothing."""
         return slice(None) if len(members) == total else torch.tensor(members, device=self._device)
+
+
+def _top_p(sampling: Sampling) -> float:
+    """Infinite for a row without that limit."""
+    return max(sampling.top_p, _MIN_TOP_P) if sampling.top_p < 1.0 else math.inf
 
 
 def _signed(seed: int) -> int:

@@ -140,15 +140,15 @@ class Scheduler:
                 continue  # aborted between plan and commit
             if sequence.num_computed != piece.start:
                 raise Bug(f"sequence {sequence.job.id} committed at {piece.start}, computed up to {sequence.num_computed}")
-            reached_end = piece.reaches_end
-            sequence.num_computed = piece.stop
-            if piece.start // size != piece.stop // size:
+            stop = piece.start + piece.count
+            sequence.num_computed = stop
+            if piece.start // size != stop // size:
                 self._publish(sequence, piece.start)
-            if not reached_end:
+            if stop != len(sequence.tokens):
                 continue
-            if not sequence.num_output:
+            if stop == len(sequence.job.prompt):
                 self.counters.prompt_tokens += sequence.num_prompt
-            if sequence.max_tokens:
+            if sequence.job.sampling.max_tokens:
                 sequence.tokens.append(sampled[sequence.job.id])
                 self.counters.generation_tokens += 1
                 self._waiting.charge(sequence, OUTPUT_WEIGHT)
@@ -281,7 +281,7 @@ class Scheduler:
         sampling, num_output = sequence.job.sampling, sequence.num_output
         if num_output and num_output >= sampling.min_tokens:
             last = sequence.tokens[-1]
-            if last in sampling.stop_token_ids or (last in self.eos_token_ids and not sampling.ignore_eos):
+            if (last in self.eos_token_ids and not sampling.ignore_eos) or last in sampling.stop_token_ids:
                 return "stop"
         return "length" if num_output >= sequence.max_tokens else None
 

@@ -46,8 +46,11 @@ class ProcessTransport:
             self._link, self._incoming = await loop.create_unix_connection(lambda: _Incoming(receive, lost), sock=ours)
             command = (sys.executable, "-m", "penstock.engine.worker", str(theirs.fileno()), str(os.getpid()))
             self._process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),)
-            )  # fmt: skip
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env={"OMP_WAIT_POLICY": "passive", **os.environ},  # torch's threads must not spin on cores that the gateway needs
+            )
         self._watcher = asyncio.create_task(self._watch(self._process, lost))
 
     def send(self, message: ToEngine) -> None:

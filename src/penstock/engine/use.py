@@ -21,14 +21,14 @@ def holdings(running: Iterable[Sequence]) -> list[Holding]:
 
 def divide(step_s: float, slices: Collection[Slice], held: Collection[Holding]) -> None:
     """Add a step of `step_s` seconds to the sequences that took part. What a preempted one computes again counts, too."""
-    token_s = step_s / sum(piece.count for piece in slices)
+    token_s = step_s / sum([piece.count for piece in slices])
     for piece in slices:
         sequence = piece.sequence
         if piece.start < len(sequence.job.prompt):
             sequence.prefill_s += token_s * piece.count
         else:
             sequence.decode_s += token_s * piece.count
-    block_s = step_s / sum(count for _, count in held)
+    block_s = step_s / sum([count for _, count in held])
     for sequence, count in held:
         sequence.kv_s += block_s * count
         sequence.kv_block_s += step_s * count

@@ -15,6 +15,7 @@ from penstock.core.config import DEFAULT_MODEL, EngineSpec
 from penstock.core.errors import ConfigError, LoadError
 from penstock.core.types import Sampling
 from penstock.engine.kernels.cpu import library
+from penstock.engine.kernels.cpu.library import libraries
 from penstock.engine.loading import load_engine
 from penstock.engine.messages import Job
 
@@ -39,10 +40,20 @@ def test_without_them_the_engine_answers_and_says_once_what_to_install(caplog: p
 
 
 @pytest.mark.usefixtures("without_kernels")
-@pytest.mark.parametrize("spec", [{"weights": "int8"}, {"kv_format": "int8"}])
-def test_without_them_few_bits_are_refused(spec: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="native CPU kernels"):
+@pytest.mark.parametrize("spec", [{"weights": "int8"}, {"kv_format": "int8"}, {"kernels": "portable"}])
+def test_without_them_what_needs_them_is_refused(spec: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"native CPU kernels|this processor has torch"):
         load_engine(DEFAULT_MODEL, EngineSpec(**spec), lambda *_: None)
+
+
+@pytest.mark.parametrize("kernels", [*libraries(), "torch"])
+def test_kernels_are_those_that_were_asked_for(kernels: str) -> None:
+    assert load_engine(DEFAULT_MODEL, EngineSpec(kernels=kernels), lambda *_: None).info.plan.kernels == kernels
+
+
+def test_kernels_that_cannot_run_a_model_are_refused_by_name_when_asked_for() -> None:
+    with pytest.raises(ConfigError, match="block of 8 tokens"):
+        load_engine(DEFAULT_MODEL, EngineSpec(kernels=libraries()[0], block_size=8), lambda *_: None)
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
@@ -62,17 +73,14 @@ def test_a_library_of_another_build_is_not_run(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     ("compiler", "word"), [("/no/such/compiler", "cannot be run"), ("false", "false failed"), ("c++ --no-such-flag", "no-such-flag")]
 )
-def test_a_compiler_that_fails_is_named_and_leaves_no_old_library(tmp_path: Path, compiler: str, word: str) -> None:
+def test_a_compiler_that_fails_is_named(tmp_path: Path, compiler: str, word: str) -> None:
     kernels = "src/penstock/engine/kernels/cpu"
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts/build_native.py", tmp_path / "scripts")
     shutil.copytree(ROOT / kernels / "source", tmp_path / kernels / "source")
-    old = tmp_path / kernels / "lib/penstock-portable.so"
-    old.parent.mkdir()
-    old.touch()
     done = subprocess.run(
         [sys.executable, tmp_path / "scripts/build_native.py"], check=False, env={**os.environ, "CXX": compiler}, capture_output=True, text=True
     )  # fmt: skip
     assert done.returncode == 1
     assert word in done.stderr
-    assert list(old.parent.iterdir()) == []
+    assert list((tmp_path / kernels / "lib").iterdir()) == []

@@ -12,11 +12,12 @@ from penstock.engine.models.decoder import Decoder
 from penstock.engine.models.weights import Weights
 from penstock.engine.quant import awq, calibration, smoothquant
 from penstock.engine.quant.calibration import Outcome, quantize_plainly, quantize_reading
+from penstock.engine.quant.descent import descend
 from penstock.engine.quant.formats import INT4, INT8, WeightFormat, parse_format
 from penstock.engine.quant.gptq import gptq
 from penstock.engine.quant.inputs import Inputs
 from penstock.engine.quant.methods import CALIBRATED, Method
-from penstock.engine.quant.rtn import round_to_nearest
+from penstock.engine.quant.rtn import fit, round_to_nearest
 from penstock.engine.quant.sites import sites
 
 
@@ -51,6 +52,30 @@ def test_methods_that_read_beat_rounding(name: str, weight: torch.Tensor, x: tor
 def test_loss_is_the_error_of_the_outputs(weight: torch.Tensor, x: torch.Tensor) -> None:
     found = round_to_nearest(weight, INT4).dequantize()
     assert Inputs.of(x).loss(found - weight) / 48 == pytest.approx(loss(x, found, weight), rel=1e-3)
+
+
+def test_gptq_makes_up_for_errors_of_earlier_layers(weight: torch.Tensor, x: torch.Tensor) -> None:
+    """What counts are the float model's outputs, for inputs that are no longer those of the float model."""
+    coarse = x + 0.3 * x.abs().mean(0) * torch.randn(x.shape, generator=torch.Generator().manual_seed(2)) + 0.2 * x.roll(1, 1)
+
+    def distance(inputs: Inputs) -> float:
+        return float((coarse @ gptq(weight, inputs, INT4).dequantize().T - x @ weight.T).pow(2).mean())
+
+    assert distance(Inputs.of(coarse, x)) < 0.8 * distance(Inputs.of(coarse))
+
+
+@pytest.mark.parametrize("name", ["int4", "int4-g64-asym", "int4-channel", "int8"])
+def test_descent_only_improves(name: str, weight: torch.Tensor, x: torch.Tensor) -> None:
+    form, inputs = parse_format(name), Inputs.of(x)
+    groups = weight.reshape(-1, form.group or 128)
+    grid = fit(groups, form)
+    codes = grid.codes(groups)
+    before = inputs.loss(grid.values(codes).view_as(weight) - weight)
+    codes, scales, zeros = descend(weight, codes.view_as(weight), grid, inputs.moments + 1e-6 * torch.eye(128))
+    size = form.group or 128
+    after = inputs.loss((codes - zeros.repeat_interleave(size, 1)) * scales.repeat_interleave(size, 1) - weight)
+    assert after < 0.8 * before
+    assert 0 <= float(codes.min()) <= float(codes.max()) <= form.levels
 
 
 def test_gptq_survives_inputs_that_never_came(weight: torch.Tensor, x: torch.Tensor) -> None:

@@ -36,6 +36,7 @@ class Decoder:
     def __init__(self, config: ModelConfig, weights: Weights, kernels: Kernels, served_len: int) -> None:
         dtype, device = weights.dtype, weights.norm.device
         self.config = config
+        self.pool = None  # torch's threads are its own affair
         self._weights, self._kernels = weights, kernels
         self._kinds = [AttentionKind(config.attention_scale, window, config.attention_softcap) for window in config.windows]
         ropes = {False: config.rope, True: config.windowed_rope or config.rope}

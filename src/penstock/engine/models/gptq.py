@@ -29,7 +29,7 @@ from penstock.files import ModelFiles
 _BITS = (4, 8)
 _OTHER_FILES = ("quantize_config.json", "quant_config.json")  # of AutoGPTQ and AutoAWQ, from before config.json said it
 _WORD_BITS = 32
-_AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)  # where in its word each of 8 outputs lies
+_AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 _PARTS = ("qweight", "qzeros", "scales", "g_idx")
 
 
@@ -39,7 +39,7 @@ class Packing(Struct, frozen=True, kw_only=True):
     is_awq: bool
     bits: int
     zero_offset: int  # to be added to the zeros of the file
-    is_symmetrical: bool
+    is_symmetrical: bool  # as far as it says; zeros that are not are found
 
 
 def packing_of(files: ModelFiles) -> Packing | None:
@@ -50,17 +50,19 @@ def packing_of(files: ModelFiles) -> Packing | None:
     method = str(raw.get("quant_method", "awq" if "w_bit" in raw else "gptq"))
     if method not in ("gptq", "awq"):
         raise _refused(method)
-    layout = str(raw.get("version", "gemm") if method == "awq" else raw.get("checkpoint_format", raw.get("format", "gptq"))).lower()
-    if layout not in ({"gemm"} if method == "awq" else {"gptq", "gptq_v2"}):
+    layouts = ("gemm",) if method == "awq" else ("gptq", "gptq_v2")
+    said = (raw[key] for key in ("version", "checkpoint_format", "format") if key in raw)
+    layout = str(next(said, layouts[0])).lower()
+    if layout not in layouts:
         raise _refused(f"{method} in the format {layout!r}")
-    bits = raw.get("bits", raw.get("w_bit"))
+    bits = raw.get("bits", raw.get("w_bit", 0))
     if bits not in (_BITS[:1] if method == "awq" else _BITS):
         raise _refused(f"{method} of {bits} bits")
     return Packing(
         is_awq=method == "awq",
-        bits=bits,
+        bits=int(bits),
         zero_offset=1 if layout == "gptq" else 0,
-        is_symmetrical=method == "gptq" and raw.get("sym") is True,
+        is_symmetrical=method == "gptq" and raw.get("sym", True) is True,
     )
 
 
@@ -110,19 +112,21 @@ def unpack(tensors: Iterable[tuple[str, Tensor]], names: Iterable[str], packing:
 
 
 def unpack_matrix(name: str, parts: Mapping[str, Tensor], packing: Packing) -> Quantized:
-    """One matrix. LoadError where the shapes of its parts do not fit each other."""
+    """One matrix. LoadError where its parts do not fit each other, or are not what they should be."""
+    for part in ("qweight", "qzeros"):
+        if parts[part].dtype != torch.int32:
+            raise LoadError(f"{part} of {name} has type {parts[part].dtype}", hint="codes are packed into int32: quantize with that")
     _, form = matrix_format(name, {part: tuple(tensor.shape) for part, tensor in parts.items()}, packing)
     order = None
     if packing.is_awq:
-        codes = _outputs(parts["qweight"]).t().contiguous()
-        zeros = _outputs(parts["qzeros"]).t()
+        codes, zeros = _outputs(parts["qweight"]), _outputs(parts["qzeros"])
     else:
-        codes = _codes(parts["qweight"].t().contiguous(), form.bits)
+        codes = _codes(parts["qweight"].t(), form.bits)
         zeros = _codes(parts["qzeros"], form.bits).t()
         order = _order(name, parts.get("g_idx"), len(parts["scales"]))
     zeros = (zeros + packing.zero_offset) & form.levels
     scales = parts["scales"].t().half().contiguous()
-    is_symmetrical = bool((zeros == 1 << (form.bits - 1)).all())
+    is_symmetrical = packing.is_symmetrical and bool((zeros == 1 << (form.bits - 1)).all())
     minima = None if is_symmetrical else (zeros * scales.float()).half()
     if order is not None:
         codes = codes.index_select(1, order)
@@ -163,13 +167,24 @@ def _misshaped(name: str, shapes: Mapping[str, tuple[int, ...]]) -> LoadError:
 
 def _codes(words: Tensor, bits: int) -> Tensor:
     """words [rows, count] of 32 bits -> [rows, count * 32 / bits] uint8, lowest bits first."""
-    octets = words.contiguous().view(torch.uint8)
+    octets = _octets(words)
     return octets if bits == 8 else torch.stack([octets & 15, octets >> 4], dim=-1).flatten(1)
 
 
+def _octets(words: Tensor) -> Tensor:
+    """words [rows, count] -> [rows, 4 * count] uint8"""
+    return words.reshape(-1).view(torch.uint8).view(len(words), -1)
+
+
 def _outputs(words: Tensor) -> Tensor:
-    """AWQ's words [rows, outputs / 8] -> [rows, outputs] uint8."""
-    return _codes(words, 4).view(len(words), -1, 8)[:, :, list(_AWQ_ORDER)].flatten(1)
+    """AWQ's words [rows, outputs / 8] -> [outputs, rows] uint8."""
+    rows, count = words.shape
+    octets = _octets(words.t()).view(count, rows, 4)
+    codes = torch.empty(count, 8, rows, dtype=torch.uint8)
+    for i in range(4):
+        codes[:, _AWQ_ORDER[2 * i]] = octets[:, :, i] & 15
+        codes[:, _AWQ_ORDER[2 * i + 1]] = octets[:, :, i] >> 4
+    return codes.view(8 * count, rows)
 
 
 def _order(name: str, groups_of: Tensor | None, num_groups: int) -> Tensor | None:

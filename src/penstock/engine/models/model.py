@@ -6,6 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from penstock.engine.kernels.cpu.library import Pool
 from penstock.engine.kernels.kv import KVCache
 from penstock.engine.kernels.protocol import AttentionInputs
 from penstock.engine.models.config import ModelConfig
@@ -16,6 +17,11 @@ class Model(Protocol):
 
     @property
     def config(self) -> ModelConfig: ...
+
+    @property
+    def pool(self) -> Pool | None:
+        """The threads of native kernels, for whoever works between the calls. None: it has none of its own."""
+        ...
 
     def allocate_kv(self, num_blocks: int, block_size: int) -> KVCache:
         """Zeroed room for `num_blocks * block_size` tokens; on a CPU the memory is taken as it is first written."""

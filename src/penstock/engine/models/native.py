@@ -78,7 +78,8 @@ class NativeDecoder:
         self, config: ModelConfig, weights: Weights, pool: Pool, *, kv_format: str = "fp32", served_len: int, max_tokens: int
     ) -> None:
         self.config = config
-        self._weights, self._pool, self._kv_format = weights, pool, kv_format
+        self.pool = pool
+        self._weights, self._kv_format = weights, kv_format
         self._room = _Room(config, weights, pool, max_tokens)
         self._ropes = {False: config.rope, True: config.windowed_rope or config.rope}
         self._frequencies = {windowed: frequencies(self._ropes[windowed], served_len) for windowed in self._room.angles}
@@ -112,7 +113,7 @@ class NativeDecoder:
             tables=tables.data_ptr(),
             max_blocks=tables.stride(0),
         )
-        self._pool.run(self._program(kv), step)
+        self.pool.run(self._program(kv), step)
         return self._room.hidden[: len(token_ids)]
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -120,7 +121,7 @@ class NativeDecoder:
         if len(hidden) > HEAD_ROWS:
             return torch.cat([self.logits(rows).clone() for rows in torch.split(hidden, HEAD_ROWS)])
         self._head_rows[: len(hidden)] = hidden
-        self._pool.run(self._head, structs.Step(tokens=len(hidden)))
+        self.pool.run(self._head, structs.Step(tokens=len(hidden)))
         return self._logits[: len(hidden)]
 
     # -- the description
@@ -229,7 +230,7 @@ class NativeDecoder:
         config, head = self.config, self._weights.head
         matrix = packed(head.weight).matrix
         self._head_rows = torch.empty(HEAD_ROWS, config.hidden_size)
-        activations = torch.empty(self._pool.library.activation_bytes(matrix, HEAD_ROWS), dtype=torch.uint8)
+        activations = torch.empty(self.pool.library.activation_bytes(matrix, HEAD_ROWS), dtype=torch.uint8)
         operations: list[Operation] = [
             structs.Quantize(x=self._head_rows.data_ptr(), target=matrix, activations=activations.data_ptr()),
             structs.Linear(

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from penstock.core.errors import LoadError
 from penstock.engine.kernels.cpu import structs

@@ -22,12 +22,19 @@ Format = torch.dtype | WeightFormat
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """What float matrices become: those of layers `layers`, embedding and output layer `HEAD_FORMAT`. None: layers stay as they are."""
+
+    layers: WeightFormat | None
+
+
+@dataclass(frozen=True, slots=True)
 class Sizes:
     """Bytes of weights in the form that `assembly.Form` describes, where `target` is what `quantize` makes of float matrices."""
 
     dtype: torch.dtype | None
     few_bits: bool = True
-    target: WeightFormat | None = None
+    target: Target | None = None
 
     def of(self, config: ModelConfig, headers: Mapping[str, Header]) -> int:
         """`headers` are those of the checkpoint's tensors. What is missing counts as if it were float32."""
@@ -54,12 +61,12 @@ class Sizes:
         return format_for(name, shape[1], self.target) or stored
 
 
-def format_for(name: str, cols: int, target: WeightFormat | None) -> WeightFormat | None:
-    """The format of a float matrix in a model quantized to `target`; None where it stays as it is: its rows do not divide into groups."""
+def format_for(name: str, cols: int, target: Target | None) -> WeightFormat | None:
+    """The format of a float matrix in a model quantized to `target`; None where it stays as it is, perhaps since its rows do not divide."""
     if target is None:
         return None
-    chosen = HEAD_FORMAT if name in (EMBEDDING, HEAD) else target
-    return chosen if chosen.fits(cols) else None
+    chosen = HEAD_FORMAT if name in (EMBEDDING, HEAD) else target.layers
+    return chosen if chosen is not None and chosen.fits(cols) else None
 
 
 def _few_bits_bytes(formats: list[WeightFormat], whole: Whole) -> int:

@@ -2,7 +2,8 @@
 
 All windows of the text go through the model together, as the sequences of one step. So the inputs of a matrix are all there
 when it is first needed: statistics are taken, its codes chosen, and from there on it is what its codes say. One forward pass
-in all, and memory for the activations of one layer.
+in all, and memory for the activations of one layer. For methods that look at what the float model would have, all windows are
+there twice: the first half of the tokens meets float weights, the second half what became of them.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ def quantize_reading(
     length = len(windows[0])
     kernels = _Reading(list(sites(config, weights)), form, method, progress)
     decoder = Decoder(config, weights, kernels, length)
-    decoder.forward(torch.tensor(windows).flatten(), _together(len(windows), length), _one_layer(config, weights, len(windows), length))
+    together = [*windows, *windows] if method.looks_at_floats else windows
+    count = len(together)
+    decoder.forward(torch.tensor(together).flatten(), _together(count, length), _one_layer(config, weights, count, length))
     return kernels.outcome
 
 
@@ -100,12 +103,14 @@ class _Reading(ReferenceKernels):
         if not self._form.fits(weight.shape[1]):
             self.outcome.floats.append(site.name)
             return super().linear(x, linear)
-        inputs, x = self._settled(site, Inputs.of(x), x)
+        first = len(x) // 2 if self._method.looks_at_floats else 0
+        exact = super().linear(x[:first], linear)
+        inputs, x = self._settled(site, Inputs.of(x[first:], x[:first] if first else None), x[first:])
         codes = self._method.codes(weight, inputs, self._form)
         self.outcome.codes[site.name] = codes
         weight.copy_(codes.dequantize())
         self._progress("quantizing", len(self.outcome.codes) + len(self.outcome.floats), len(self._sites))
-        return super().linear(x, linear)
+        return torch.cat([exact, super().linear(x, linear)])
 
     def _settled(self, site: Site, inputs: Inputs, x: Tensor) -> tuple[Inputs, Tensor]:
         """The inputs once scales have been moved into the matrix, where the method does that here."""

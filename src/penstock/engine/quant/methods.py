@@ -29,6 +29,7 @@ class Method:
     codes: Callable[[Tensor, Inputs, WeightFormat], Quantized]
     scales: Callable[[Tensor, Inputs, WeightFormat], Tensor] | None = None
     reach: Reach = "none"
+    looks_at_floats: bool = False  # `Inputs.crossed` is wanted
 
 
 def _nearest(weight: Tensor, inputs: Inputs, form: WeightFormat) -> Quantized:
@@ -38,7 +39,7 @@ def _nearest(weight: Tensor, inputs: Inputs, form: WeightFormat) -> Quantized:
 
 CALIBRATED: Mapping[str, Method] = MappingProxyType(
     {
-        "gptq": Method(gptq),
+        "gptq": Method(gptq, looks_at_floats=True),
         "awq": Method(awq.awq, awq.scales, "all"),
         "smoothquant": Method(_nearest, smoothquant.scales, "norms"),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ctypes import Structure, c_float, c_int32, c_void_p
+from ctypes import Structure, c_float, c_int32, c_int64, c_void_p
 from enum import IntEnum
 from typing import ClassVar
 
@@ -165,4 +165,34 @@ class Combine(Operation):
     )  # fmt: skip
 
 
-ALL = (Matrix, KV, Step, Embed, Angles, Norm, Linear, Rope, Attention, Quantize, Gate, Finish, Route, Sort, Scatter, Experts, ExpertGate, Combine)
+class DrawnRow(Structure):
+    _fields_ = (("temperature", c_float), ("top_p", c_float), ("min_p", c_float), ("top_k", c_int32), ("seed", c_int64))
+
+
+class Draw(Operation):
+    KIND = 15
+    _fields_ = (("kind", c_int32), ("size", c_int32), ("logits", c_void_p), ("rows", c_void_p), ("tokens", c_void_p))
+
+
+ALL = (
+    Matrix,
+    KV,
+    Step,
+    Embed,
+    Angles,
+    Norm,
+    Linear,
+    Rope,
+    Attention,
+    Quantize,
+    Gate,
+    Finish,
+    Route,
+    Sort,
+    Scatter,
+    Experts,
+    ExpertGate,
+    Combine,
+    DrawnRow,
+    Draw,
+)

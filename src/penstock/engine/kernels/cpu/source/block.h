@@ -4,6 +4,8 @@
 
 namespace penstock {
 
+constexpr int STRETCH = 32;  // columns between two fetches of what comes next
+
 struct Block {
   const uint8_t* codes;     // of the first tile
   const uint16_t* scales;   // likewise
@@ -17,6 +19,8 @@ struct Block {
   float* out;               // of the first token and row
   int64_t out_stride;       // from one token's outputs to the next's
   int rows;                 // of these tiles that exist
+  const uint8_t* ahead;     // what to fetch meanwhile, in the first of as many tiles as these
+  int ahead_lines;          // of 64 bytes, from each tile, once every STRETCH columns
 
   int64_t cols() const { return groups * group; }
   const int8_t* codes_of(int token) const { return reinterpret_cast<const int8_t*>(inputs + token * input_bytes); }
@@ -38,6 +42,15 @@ struct Block {
     }
   }
 };
+
+// Ask for a part of the next weights, into the second cache.
+template <int R>
+inline void fetch(const Block& block, const uint8_t*& ahead) {
+  for (int r = 0; r < R; r++) {
+    for (int line = 0; line < block.ahead_lines; line++) __builtin_prefetch(ahead + r * block.tile_bytes + line * 64, 0, 2);
+  }
+  ahead += block.ahead_lines * 64;
+}
 
 using Kernel = void (*)(const Block&);
 

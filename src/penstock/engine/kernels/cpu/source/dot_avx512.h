@@ -8,9 +8,7 @@ template <int FORMAT>
 constexpr int CODE_TOKENS = 6;
 constexpr int CODE_TILES = 2;  // of one call: 12 integer and 12 float sums, in registers
 constexpr int FLOAT_TOKENS = 6, FLOAT_TILES = 2;
-#ifndef PREFETCH
-#define PREFETCH 2048
-#endif
+
 inline __m512i four_inputs(const int8_t* x) {
   int32_t four;
   std::memcpy(&four, x, 4);
@@ -26,7 +24,6 @@ inline __attribute__((always_inline)) void add_step(__m512i (&sums)[T][R], const
 #pragma GCC unroll 4
   for (int r = 0; r < R; r++) {
     weights[0][r] = _mm512_load_si512(codes + r * tile_bytes);
-    if (T == 1 || PREFETCH < 0) _mm_prefetch(reinterpret_cast<const char*>(codes + r * tile_bytes + (T==1?PREFETCH:-PREFETCH)), _MM_HINT_T0);
     if constexpr (FORMAT == INT4) {
       weights[1][r] = _mm512_and_si512(_mm512_srli_epi16(weights[0][r], 4), low);
       weights[0][r] = _mm512_and_si512(weights[0][r], low);
@@ -43,15 +40,23 @@ inline __attribute__((always_inline)) void add_step(__m512i (&sums)[T][R], const
   }
 }
 
+// COLUMNS columns of a group, while what the next calls need is fetched.
+template <int FORMAT, int COLUMNS, int T, int R>
+inline __attribute__((always_inline)) void add_columns(__m512i (&sums)[T][R], const uint8_t* codes, const int8_t* x, const Block& block, const uint8_t*& ahead) {
+  constexpr int STEP = FORMAT == INT8 ? 4 : 8;  // columns in 64 bytes of codes
+  fetch<R>(block, ahead);
+#pragma GCC unroll 8
+  for (int col = 0; col < COLUMNS; col += STEP) add_step<FORMAT, T, R>(sums, codes + col / STEP * 64, block.tile_bytes, x + col, block.input_bytes);
+}
+
 template <int FORMAT, bool MINIMA, int GROUP, int T, int R>
 void multiply_codes(const Block& block) {
-  constexpr int STEP = FORMAT == INT8 ? 4 : 8;  // columns in 64 bytes of codes
-  const int64_t columns = GROUP ? GROUP : block.group, input_bytes = block.input_bytes, tile_bytes = block.tile_bytes;
-  const uint8_t* codes = block.codes;
+  constexpr int STEP = FORMAT == INT8 ? 4 : 8;
+  const int64_t columns = GROUP ? GROUP : block.group, stride = block.input_bytes / 4;
+  const uint8_t *codes = block.codes, *ahead = block.ahead;
   const int8_t* x = block.codes_of(0);
   const float* scales = block.scales_of(0);
   const float* starts = block.sums_of(0);
-  const int64_t stride = input_bytes / 4;
   __m512 totals[T][R];
 #pragma GCC unroll 8
   for (int t = 0; t < T; t++) {
@@ -67,15 +72,9 @@ void multiply_codes(const Block& block) {
 #pragma GCC unroll 4
       for (int r = 0; r < R; r++) sums[t][r] = _mm512_set1_epi32(start);
     }
-    if constexpr (GROUP != 0) {
-#pragma GCC unroll 8
-      for (int col = 0; col < GROUP; col += STEP) add_step<FORMAT, T, R>(sums, codes + col / STEP * 64, tile_bytes, x + col, input_bytes);
-    } else {
-      for (int64_t col = 0; col < columns; col += 2 * STEP) {
-        add_step<FORMAT, T, R>(sums, codes + col / STEP * 64, tile_bytes, x + col, input_bytes);
-        add_step<FORMAT, T, R>(sums, codes + col / STEP * 64 + 64, tile_bytes, x + col + STEP, input_bytes);
-      }
-    }
+    int64_t col = 0;
+    for (; col + STRETCH <= columns; col += STRETCH) add_columns<FORMAT, STRETCH, T, R>(sums, codes + col / STEP * 64, x + col, block, ahead);
+    if (GROUP == 0 && col < columns) add_columns<FORMAT, STRETCH / 2, T, R>(sums, codes + col / STEP * 64, x + col, block, ahead);
     codes += columns / STEP * 64;
     x += columns;
 #pragma GCC unroll 4

@@ -91,22 +91,33 @@ inline void pack(const Matrix& matrix, const void* numbers, const uint16_t* scal
   if (minima) pack_scales(matrix, minima, matrix.minima);
 }
 
-inline float number_at(const Matrix& matrix, int64_t row, int64_t col) {
-  const uint8_t* tile = matrix.codes + (row / TILE) * tile_bytes(matrix);
-  int64_t lane = row % TILE, at = col * TILE + lane;
+inline float float_at(const Matrix& matrix, const uint8_t* tile, int64_t at) {
   if (matrix.format == FLOAT32) return reinterpret_cast<const float*>(tile)[at];
-  if (matrix.format == FLOAT16) return from_float16(reinterpret_cast<const uint16_t*>(tile)[at]);
-  if (matrix.format == BFLOAT16) return from_bfloat16(reinterpret_cast<const uint16_t*>(tile)[at]);
-  int64_t scale_at = ((row / TILE) * group_count(matrix) + col / matrix.group) * TILE + lane;
-  float scale = from_float16(matrix.scales[scale_at]);
-  float minimum = matrix.minima ? from_float16(matrix.minima[scale_at]) : static_cast<float>(zero_code(matrix)) * scale;
-  int code = matrix.format == INT8 ? tile[col / 4 * 64 + lane * 4 + col % 4] : tile[col / 8 * 64 + lane * 4 + col % 4] >> (col & 4) & 15;
-  return scale * static_cast<float>(code) - minimum;
+  uint16_t half = reinterpret_cast<const uint16_t*>(tile)[at];
+  return matrix.format == FLOAT16 ? from_float16(half) : from_bfloat16(half);
+}
+
+inline int code_at(const Matrix& matrix, const uint8_t* tile, int64_t lane, int64_t col) {
+  if (matrix.format == INT8) return tile[col / 4 * 64 + lane * 4 + col % 4];
+  return tile[col / 8 * 64 + lane * 4 + col % 4] >> (col & 4) & 15;
 }
 
 // One row as floats, in the order of the inputs.
 inline void unpack_row(const Matrix& matrix, int64_t row, float* out) {
-  for (int64_t col = 0; col < matrix.cols; col++) out[matrix.order ? matrix.order[col] : col] = number_at(matrix, row, col);
+  const uint8_t* tile = matrix.codes + (row / TILE) * tile_bytes(matrix);
+  const int64_t lane = row % TILE, groups = has_codes(matrix) ? group_count(matrix) : 0;
+  auto place = [&](int64_t col) { return matrix.order ? matrix.order[col] : col; };
+  if (groups == 0) {
+    for (int64_t col = 0; col < matrix.cols; col++) out[place(col)] = float_at(matrix, tile, col * TILE + lane);
+  }
+  for (int64_t group = 0, col = 0; group < groups; group++) {
+    int64_t at = ((row / TILE) * groups + group) * TILE + lane;
+    float scale = from_float16(matrix.scales[at]);
+    float minimum = matrix.minima ? from_float16(matrix.minima[at]) : static_cast<float>(zero_code(matrix)) * scale;
+    for (int64_t end = col + matrix.group; col < end; col++) {
+      out[place(col)] = scale * static_cast<float>(code_at(matrix, tile, lane, col)) - minimum;
+    }
+  }
 }
 
 }  // namespace penstock

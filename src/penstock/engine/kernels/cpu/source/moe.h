@@ -79,9 +79,8 @@ inline void experts(const Experts& op, const Step&, const Worker& worker) {
     const Linear linear{LINEAR, 0, matrix, op.activations + begin * row_bytes, nullptr, op.out + begin * matrix.rows};
     const Kernels kernels = kernels_for(matrix);
     const Block block = block_of(linear);
-    int64_t tile = piece % runs * run, last = std::min(tile + run, tiles), most = kernels.most_tiles;
-    for (; tile + most <= last; tile += most) multiply(linear, block, tile, static_cast<int>(most), 0, tokens, kernels);
-    for (; tile < last; tile++) multiply(linear, block, tile, 1, 0, tokens, kernels);
+    const int64_t tile = piece % runs * run;
+    multiply(linear, block, kernels, tile, std::min(tile + run, tiles), 0, tokens);
   }
 }
 

@@ -2,6 +2,7 @@
 #include <exception>
 
 #include "attention.h"
+#include "draw.h"
 #include "gemm.h"
 #include "matrix.h"
 #include "moe.h"
@@ -30,6 +31,7 @@ static void execute(const void* op, const Step& step, const Worker& worker) {
     case EXPERTS: return experts(*static_cast<const Experts*>(op), step, worker);
     case EXPERT_GATE: return expert_gate(*static_cast<const ExpertGate*>(op), step, worker);
     case COMBINE: return combine(*static_cast<const Combine*>(op), step, worker);
+    case DRAW: return draw(*static_cast<const Draw*>(op), step, worker);
   }
 }
 
@@ -57,7 +59,7 @@ int penstock_level() {
 int penstock_sizes(int32_t* sizes, int room) {
   const int32_t all[] = {sizeof(Matrix), sizeof(KV),        sizeof(Step),     sizeof(Embed), sizeof(Angles), sizeof(Norm),  sizeof(Linear),
                          sizeof(Rope),   sizeof(Attention), sizeof(Quantize), sizeof(Gate),  sizeof(Finish), sizeof(Route), sizeof(Sort),
-                         sizeof(Scatter), sizeof(Experts),  sizeof(ExpertGate), sizeof(Combine)};
+                         sizeof(Scatter), sizeof(Experts),  sizeof(ExpertGate), sizeof(Combine), sizeof(DrawnRow), sizeof(Draw)};
   const int count = sizeof all / sizeof *all;
   for (int i = 0; i < count && i < room; i++) sizes[i] = all[i];
   return count;

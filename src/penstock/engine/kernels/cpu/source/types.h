@@ -53,7 +53,7 @@ struct Step {
 
 // ---- operations; `kind` comes first in each
 
-enum Kind : int32_t { EMBED, ANGLES, NORM, LINEAR, ROPE, ATTENTION, QUANTIZE, GATE, FINISH, ROUTE, SORT, SCATTER, EXPERTS, EXPERT_GATE, COMBINE };
+enum Kind : int32_t { EMBED, ANGLES, NORM, LINEAR, ROPE, ATTENTION, QUANTIZE, GATE, FINISH, ROUTE, SORT, SCATTER, EXPERTS, EXPERT_GATE, COMBINE, DRAW };
 
 // x = multiplier * rows of the embedding
 struct Embed {
@@ -196,6 +196,24 @@ struct Combine {
   const int32_t* places;
   const float* weights;
   float* out;  // [tokens, size]
+};
+
+// How one row is drawn.
+struct DrawnRow {
+  float temperature;  // 0: greedy
+  float top_p;        // > 0; infinite: no limit
+  float min_p;        // share of the best token's probability
+  int32_t top_k;      // 0: no limit
+  int64_t seed;
+};
+
+// One token for each row of logits, which are overwritten. Of `Step` it takes `tokens`, the rows, and their positions: how many
+// tokens each sequence has generated.
+struct Draw {
+  int32_t kind, size;
+  float* logits;         // [rows, size]
+  const DrawnRow* rows;  // [rows]
+  int64_t* tokens;       // [rows]
 };
 
 }  // namespace penstock

@@ -8,8 +8,6 @@ inline void fetch(const void* p) { __builtin_prefetch(p); }
 
 #if defined(__AVX512F__)
 
-constexpr float VANISHING = -200.f;  // exponent of a power of two that `times_power_of_two` makes zero
-
 struct Words {
   __m512i v;
   static Words load(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
@@ -30,8 +28,6 @@ inline Floats between(Floats inside, int begin, int end, Floats outside) {
 }
 
 #elif defined(__AVX2__)
-
-constexpr float VANISHING = -127.f;
 
 struct Words {
   __m256i a, b;
@@ -60,8 +56,6 @@ inline Floats between(Floats inside, int begin, int end, Floats outside) {
 
 #else
 
-constexpr float VANISHING = -127.f;
-
 struct Words {
   uint32_t v[LANES];
   static Words load(const uint8_t* p) {
@@ -83,12 +77,23 @@ inline Floats between(Floats inside, int begin, int end, Floats outside) {
 
 #endif
 
-// 2^x for x <= 0, to 2 units in the last place; exactly 0 from VANISHING down. The polynomial of least error on [-1/2, 1/2].
+// 2^x for x <= 0, to 2 units in the last place; 0 for -infinity. The polynomial of least error on [0, 1], or [-1/2, 1/2].
 inline Floats power_of_two(Floats x) {
-  x = max(x, Floats::all(VANISHING));
-  Floats n = round(x), r = x - n, p = Floats::all(1.3276471782e-3f);
-  for (float c : {9.6755413328e-3f, 5.5507132741e-2f, 2.4022119724e-1f, 6.9314696706e-1f, 1.0000000717f}) p = fma(p, r, Floats::all(c));
+#if defined(__AVX512DQ__)
+  const Floats r = {_mm512_reduce_ps(x.v, 1)};  // x - floor(x); scalef takes floor(x) itself
+  const float first = 1.8775766585e-3f, others[] = {8.9893401309e-3f, 5.5826318019e-2f, 2.4015361706e-1f, 6.9315307320e-1f, 0.99999992506f};
+#else
+  x = max(x, Floats::all(-127.f));  // there, times_power_of_two makes zero
+  const Floats n = round(x), r = x - n;
+  const float first = 1.3276471782e-3f, others[] = {9.6755413328e-3f, 5.5507132741e-2f, 2.4022119724e-1f, 6.9314696706e-1f, 1.0000000717f};
+#endif
+  Floats p = Floats::all(first);
+  for (float c : others) p = fma(p, r, Floats::all(c));
+#if defined(__AVX512DQ__)
+  return {_mm512_scalef_ps(p.v, x.v)};
+#else
   return times_power_of_two(p, n);
+#endif
 }
 
 }  // namespace penstock
