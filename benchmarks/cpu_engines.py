@@ -12,7 +12,7 @@ counts only steps in which all clients get a token, at 256 tokens of context eac
     penstock       `Engine.step()`
     llama.cpp      `llama-bench` for prefill and one client, `llama-batched-bench` for more; a step there ends with its
                    logits, nothing is sampled; Q4_0 and Q8_0 are repacked at load, flash attention and KV in float16 as by default
-    openvino       `ContinuousBatchingPipeline.step()`, chunks of up to 2,048 tokens, prefix cache off
+    openvino       `ContinuousBatchingPipeline.step()`, chunks of up to 2,048 tokens, prefix cache off; KV in 8 bits as by default
     vllm           `LLMEngine.step()` in its own process, prefix cache off
     transformers   the eager forward with a dynamic cache, one static batch
 

@@ -1,7 +1,8 @@
 """Times OpenVINO GenAI's `ContinuousBatchingPipeline`, step by step.
 
 `model` is a folder that `optimum-cli` exported. After a colon `format` may say what it calculates in (int8:f32), which
-OpenVINO otherwise chooses: bfloat16 where the processor has instructions for it.
+OpenVINO otherwise chooses: bfloat16 where the processor has instructions for it. `BENCHMARK_CPU_LEVEL=avx2` makes it do as it does without
+AVX-512: float32, and no 8-bit activations, because oneDNN alone obeys `ONEDNN_MAX_CPU_ISA` and the rest then fails.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class Server:
         properties = {"INFERENCE_NUM_THREADS": given.threads, "PERFORMANCE_HINT": "LATENCY"}
         if precision := given.format.partition(":")[2]:
             properties["INFERENCE_PRECISION_HINT"] = precision
+        if os.environ.get("BENCHMARK_CPU_LEVEL") == "avx2":
+            properties |= {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
         self.given = given
         self.pipeline = genai.ContinuousBatchingPipeline(given.model, scheduler, "CPU", properties)
         self.rng = np.random.default_rng(0)

@@ -5,6 +5,7 @@
 // with a running maximum (Milakov and Gimelshein, arXiv:1805.02867; Dao et al., arXiv:2205.14135), then the weighted values.
 // Few rows read the cache as it is stored; many rows share a tile that is made float32 once.
 #pragma once
+#include "attention_codes.h"
 #include "kv.h"
 #include <type_traits>
 
@@ -13,9 +14,8 @@
 namespace penstock {
 
 constexpr int PIECE_ROWS = 256;
-constexpr int TILE_GROUPS = 16;  // of keys, at most
 constexpr int AHEAD = 4;         // groups that are fetched before their turn, at most
-constexpr int TILE_KEYS = TILE_GROUPS * GROUP;
+constexpr float LOG2_E = 1.44269504f;
 constexpr float LOWEST = -1e30f;  // below any score
 
 #if defined(__AVX512F__)
@@ -23,24 +23,33 @@ constexpr int BLOCK_ROWS = 8, REGISTERS = 24;  // Floats that add up at a time
 #elif defined(__AVX2__)
 constexpr int BLOCK_ROWS = 6, REGISTERS = 6;
 #else
-constexpr int BLOCK_ROWS = 2, REGISTERS = 2;
+constexpr int BLOCK_ROWS = 3, REGISTERS = 3;
 #endif
+
+// Sums of one row and one chunk of values take a register; two by digits.
+template <class F>
+constexpr int registers() {
+  return by_digits<F>() ? REGISTERS / 2 : REGISTERS;
+}
 
 template <class F>
 constexpr int block_rows() {  // so that the chunks of a line of values fit the registers
-  return BLOCK_ROWS * F::CHUNKS > REGISTERS ? REGISTERS / F::CHUNKS : BLOCK_ROWS;
+  return BLOCK_ROWS * F::CHUNKS > registers<F>() ? registers<F>() / F::CHUNKS : BLOCK_ROWS;
 }
 
 // Vectors at a time, for a number of rows: several where few rows would leave the units idle.
-constexpr int at_once(int rows) { return rows * 4 <= REGISTERS ? 4 : rows * 2 <= REGISTERS ? 2 : 1; }
+template <class F>
+constexpr int at_once(int rows) {
+  return rows * 4 <= registers<F>() ? 4 : rows * 2 <= registers<F>() ? 2 : 1;
+}
 
 // Rows that go through a tile together, and what they have gathered so far.
 struct RowBlock {
-  float* q;    // [head_dim][rows]: scaled
+  float* q;    // [head_dim][rows]: scaled; by digits: [head_dim / 4][low, high][rows][4] bytes, in units of `unit`
   float* out;  // [rows][padded]: sums of weighted values
   int rows;
   float largest[BLOCK_ROWS], total[BLOCK_ROWS], shift[BLOCK_ROWS];  // of scores; of weights; of weighted minima of values
-  float sum[BLOCK_ROWS];                                            // of q
+  float sum[BLOCK_ROWS], unit[BLOCK_ROWS];                          // of q; 1 but for digits
   int64_t begin[BLOCK_ROWS], end[BLOCK_ROWS];                       // keys that a row sees
   int64_t first, last;                                              // of all rows: from first up to last - 1
 };
@@ -50,6 +59,8 @@ struct Tile {
   const uint8_t* values[TILE_GROUPS + AHEAD];
   int64_t begin;  // position of its first key
   int groups;
+  float key_scales[TILE_KEYS], key_minima[TILE_KEYS], value_scales[TILE_KEYS], value_minima[TILE_KEYS];  // of codes; 0 beyond the context
+  float largest_scale;                                                                                    // of values
 };
 
 // ---- one block and one tile
@@ -135,62 +146,80 @@ inline void add_values(const float* weights, const Tile& tile, int begin, int en
   }
 }
 
-// Scores of one row become weights; returns what its earlier sums are to be multiplied with.
+// Scores of one row become weights, of which `digits` and `scale` are made where they are wanted. Returns what the row's earlier
+// sums are to be multiplied with.
 template <class F>
-inline float soften(RowBlock& block, int r, const Tile& tile, int from, int to, const Shape<F>& shape, float cap, float* scores) {
-  int begin = static_cast<int>(block.begin[r] > tile.begin ? block.begin[r] - tile.begin : 0);
-  int end = static_cast<int>(block.end[r] < tile.begin + to * GROUP ? block.end[r] - tile.begin : to * GROUP);
-  const Floats lowest = Floats::all(2 * LOWEST);
-  Floats most = Floats::all(block.largest[r]);
-  for (int g = from; g < to; g++) {
-    Floats s = Floats::load(scores + g * GROUP);
-    if (coded<F>()) s = fma(s, shape.scales(tile.keys[g]), shape.minima(tile.keys[g]) * Floats::all(block.sum[r]));
-    if (cap != 0.f) s = tanh(s) * Floats::all(cap);
-    if (begin > g * GROUP || end < g * GROUP + GROUP) s = between(s, begin - g * GROUP, end - g * GROUP, lowest);
+inline float soften(RowBlock& block, int r, const Tile& tile, int from, int to, float cap, float* scores, uint8_t* digits, float* scale) {
+  const int begin = static_cast<int>(block.begin[r] > tile.begin ? block.begin[r] - tile.begin : 0);
+  const int end = static_cast<int>(block.end[r] < tile.begin + to * GROUP ? block.end[r] - tile.begin : to * GROUP);
+  const Floats hidden = Floats::all(-INFINITY), sum = Floats::all(block.sum[r]);
+  const float unit = cap != 0.f ? 1.f : block.unit[r];  // of scores, from here on
+  Floats most = hidden;
+  for (int key = from * GROUP; key < to * GROUP; key += GROUP) {
+    Floats s = Floats::load(scores + key);
+    if (coded<F>()) s = fma(s, Floats::load(tile.key_scales + key), Floats::load(tile.key_minima + key) * sum);
+    if (cap != 0.f) s = tanh(s * Floats::all(block.unit[r])) * Floats::all(cap);
+    if (begin > key || end < key + GROUP) s = between(s, begin - key, end - key, hidden);
     most = max(most, s);
-    s.store(scores + g * GROUP);
+    s.store(scores + key);
   }
-  float largest = most.largest();
-  Floats total = Floats::zero(), shift = total;
-  for (int g = from; g < to; g++) {
-    Floats weight = power_of_two(Floats::load(scores + g * GROUP) - Floats::all(largest));
+  const float here = most.largest() * unit, largest = here > block.largest[r] ? here : block.largest[r];
+  float edges[LANES] = {block.largest[r] - largest, here - largest}, factors[LANES];
+  power_of_two(Floats::load(edges)).store(factors);
+  Floats total = Floats::zero(), shift = total, inverse = total;
+  if constexpr (by_digits<F>()) inverse = Floats::all(digit_scale(factors[1] * tile.largest_scale, scale));
+  for (int key = from * GROUP; key < to * GROUP; key += GROUP) {
+    Floats weight = power_of_two(fma(Floats::load(scores + key), Floats::all(unit), Floats::all(-largest)));
     total = total + weight;
     if (coded<F>()) {
-      Floats part = weight * shape.minima(tile.values[g]);
-      weight = weight * shape.scales(tile.values[g]);
-      if (end < g * GROUP + GROUP) {  // scales beyond the context may be anything
-        part = between(part, 0, end - g * GROUP, Floats::zero());
-        weight = between(weight, 0, end - g * GROUP, Floats::zero());
-      }
-      shift = shift + part;
+      shift = fma(weight, Floats::load(tile.value_minima + key), shift);
+      weight = weight * Floats::load(tile.value_scales + key);
     }
-    weight.store(scores + g * GROUP);
+    if constexpr (by_digits<F>()) {
+      split(weight, inverse, digits + 2 * key);
+    } else {
+      weight.store(scores + key);
+    }
   }
-  float old[LANES] = {block.largest[r] - largest}, factor[LANES];
-  power_of_two(Floats::load(old)).store(factor);
   block.largest[r] = largest;
-  block.total[r] = block.total[r] * factor[0] + total.sum();
-  if (coded<F>()) block.shift[r] = block.shift[r] * factor[0] + shift.sum();
-  return factor[0];
+  block.total[r] = block.total[r] * factors[0] + total.sum();
+  if (coded<F>()) block.shift[r] = block.shift[r] * factors[0] + shift.sum();
+  return factors[0];
 }
 
+// One block and one tile: scores, weights, weighted values. `scores` has room for 2 * [ROWS][TILE_KEYS] floats.
 template <class F, int ROWS>
 void attend_rows(RowBlock& block, const Tile& tile, const Shape<F>& shape, float cap, float* scores) {
   int64_t last = block.last - tile.begin, first = block.first - tile.begin;
   int keys = static_cast<int>(last < tile.groups * GROUP ? last : tile.groups * GROUP);
   int from = first > 0 ? static_cast<int>(first / GROUP) : 0, to = (keys + GROUP - 1) / GROUP;
   if (from >= to) return;
-  constexpr int N = at_once(ROWS);
-  int g = from;
-  for (; g + N <= to; g += N) multiply_keys<F, ROWS, N>(block.q, tile.keys + g, shape.key_lines(), scores + g * GROUP);
-  for (; g < to; g++) multiply_keys<F, ROWS, 1>(block.q, tile.keys + g, shape.key_lines(), scores + g * GROUP);
-  float factors[ROWS];
-  for (int r = 0; r < ROWS; r++) factors[r] = soften(block, r, tile, from, to, shape, cap, scores + r * TILE_KEYS);
-  constexpr int M = N > F::CHUNKS ? N : F::CHUNKS;
-  int chunk = 0, chunks = shape.padded / LANES;
-  for (; chunk + M <= chunks; chunk += M) add_values<F, ROWS, M>(scores, tile, from * GROUP, keys, shape, chunk, factors, block.out + chunk * LANES);
-  for (; chunk < chunks; chunk += F::CHUNKS) {
-    add_values<F, ROWS, F::CHUNKS>(scores, tile, from * GROUP, keys, shape, chunk, factors, block.out + chunk * LANES);
+  float factors[ROWS], scales[ROWS];
+  constexpr int N = at_once<F>(ROWS), M = N > F::CHUNKS ? N : F::CHUNKS;
+  const int chunks = shape.padded / LANES;
+  int g = from, chunk = 0;
+  if constexpr (by_digits<F>()) {
+    const uint8_t* q = reinterpret_cast<const uint8_t*>(block.q);
+    uint8_t* weights = reinterpret_cast<uint8_t*>(scores + ROWS * TILE_KEYS);
+    for (; g + N <= to; g += N) multiply_keys_by_digits<F, ROWS, N>(q, tile.keys + g, shape.key_lines(), scores + g * GROUP);
+    for (; g < to; g++) multiply_keys_by_digits<F, ROWS, 1>(q, tile.keys + g, shape.key_lines(), scores + g * GROUP);
+    for (int r = 0; r < ROWS; r++) {
+      factors[r] = soften<F>(block, r, tile, from, to, cap, scores + r * TILE_KEYS, weights + 2 * r * TILE_KEYS, scales + r);
+    }
+    auto add = [&](auto count) {
+      add_values_by_digits<F, ROWS, count.value>(weights, scales, tile.values, from, to, shape, chunk, factors, block.out + chunk * LANES);
+    };
+    for (; chunk + M <= chunks; chunk += M) add(std::integral_constant<int, M>());
+    for (; chunk < chunks; chunk += F::CHUNKS) add(std::integral_constant<int, F::CHUNKS>());
+  } else {
+    for (; g + N <= to; g += N) multiply_keys<F, ROWS, N>(block.q, tile.keys + g, shape.key_lines(), scores + g * GROUP);
+    for (; g < to; g++) multiply_keys<F, ROWS, 1>(block.q, tile.keys + g, shape.key_lines(), scores + g * GROUP);
+    for (int r = 0; r < ROWS; r++) factors[r] = soften<F>(block, r, tile, from, to, cap, scores + r * TILE_KEYS, nullptr, scales + r);
+    auto add = [&](auto count) {
+      add_values<F, ROWS, count.value>(scores, tile, from * GROUP, keys, shape, chunk, factors, block.out + chunk * LANES);
+    };
+    for (; chunk + M <= chunks; chunk += M) add(std::integral_constant<int, M>());
+    for (; chunk < chunks; chunk += F::CHUNKS) add(std::integral_constant<int, F::CHUNKS>());
   }
 }
 
@@ -252,6 +281,24 @@ struct Groups {
     }
   }
 
+  // Scales and minima of the tile's codes.
+  template <class F>
+  void read_scales(const Shape<F>& shape, int64_t context, Tile& tile) const {
+    Floats largest = Floats::zero();
+    for (int g = 0; g < tile.groups; g++) {
+      const int key = g * GROUP;
+      const int64_t left = context - tile.begin - key;
+      Floats all[] = {shape.scales(tile.keys[g]), shape.minima(tile.keys[g]), shape.scales(tile.values[g]), shape.minima(tile.values[g])};
+      if (left < GROUP) {
+        for (Floats& x : all) x = between(x, 0, static_cast<int>(left), Floats::zero());  // what lies beyond may be anything
+      }
+      all[0].store(tile.key_scales + key), all[1].store(tile.key_minima + key);
+      all[2].store(tile.value_scales + key), all[3].store(tile.value_minima + key);
+      largest = max(largest, all[2]);
+    }
+    tile.largest_scale = largest.largest();
+  }
+
   // As floats in `room`, which holds two halves of `groups` groups.
   template <class F>
   void unpack(const Shape<F>& shape, const Shape<Unpacked>& floats, int64_t context, float* room, Tile& tile) const {
@@ -271,12 +318,12 @@ struct Groups {
 struct Piece {
   int64_t token, query_len, context;  // first token of its sequence in this step; that sequence's lengths
   const int64_t* table;
-  int head;  // KV head
+  int head, heads;  // KV heads: the first, and how many
   int64_t row;
-  int rows;  // row = query * heads that share the KV head + head among them
+  int rows;  // of each KV head; row = query * heads that share the KV head + head among them
 };
 
-// Memory of one thread, cut into pieces.
+// Memory of one thread, cut up.
 struct Room {
   uint8_t* next;
   template <class T>
@@ -297,18 +344,21 @@ struct Rows {
       : op(op), piece(piece), shared(op.heads / op.kv.kv_heads), width(int64_t{op.heads + 2 * op.kv.kv_heads} * op.kv.head_dim) {}
 
   int64_t query(int row) const { return (piece.row + row) / shared; }
-  int64_t head(int row) const { return piece.head * shared + (piece.row + row) % shared; }
+  int64_t head(int kv_head, int row) const { return kv_head * shared + (piece.row + row) % shared; }
 
-  void load(RowBlock& block, int first) const {
-    constexpr float LOG2_E = 1.44269504f;
-    const int dim = op.kv.head_dim;
+  // A block from row `first` on.
+  template <class Kernel>
+  void load(RowBlock& block, int kv_head, int first) const {
     float scale = op.softcap != 0.f ? op.scale / op.softcap : op.scale * LOG2_E;
     block.first = piece.context, block.last = 0;
     for (int r = 0; r < block.rows; r++) {
-      const float* q = op.qkv + (piece.token + query(first + r)) * width + head(first + r) * dim;
-      float sum = 0.f;
-      for (int i = 0; i < dim; i++) sum += block.q[i * block.rows + r] = q[i] * scale;
-      block.sum[r] = sum;
+      const float* q = op.qkv + (piece.token + query(first + r)) * width + head(kv_head, first + r) * op.kv.head_dim;
+      if constexpr (by_digits<Kernel>()) {
+        block.unit[r] = scale * split_query(q, op.kv.head_dim, r, block.rows, reinterpret_cast<uint8_t*>(block.q), block.sum[r]);
+      } else {
+        block.sum[r] = 0.f, block.unit[r] = 1.f;
+        for (int i = 0; i < op.kv.head_dim; i++) block.sum[r] += block.q[i * block.rows + r] = q[i] * scale;
+      }
       block.largest[r] = LOWEST, block.total[r] = block.shift[r] = 0.f;
       block.end[r] = piece.context - piece.query_len + query(first + r) + 1;
       block.begin[r] = op.window > 0 && block.end[r] > op.window ? block.end[r] - op.window : 0;
@@ -317,75 +367,83 @@ struct Rows {
     }
   }
 
-  void store(const RowBlock& block, int first, int padded) const {
+  void store(const RowBlock& block, int kv_head, int first, int padded) const {
     const int dim = op.kv.head_dim;
     for (int r = 0; r < block.rows; r++) {
-      float* out = op.out + ((piece.token + query(first + r)) * op.heads + head(first + r)) * dim;
+      float* out = op.out + ((piece.token + query(first + r)) * op.heads + head(kv_head, first + r)) * dim;
       float inverse = 1.f / block.total[r];
       for (int i = 0; i < dim; i++) out[i] = (block.out[r * padded + i] + block.shift[r]) * inverse;
     }
   }
 };
 
-// Blocks of `Kernel`'s width over the piece's rows, against the keys as `F` stores them.
+// Against the cache as `F` stores it, or, where `Kernel` is another, unpacked.
 template <class F, class Kernel>
 void attend_piece(const Attention& op, const Piece& piece, const Worker& worker) {
   constexpr bool unpacked = !std::is_same<F, Kernel>::value;
   const Shape<F> shape(op.kv.head_dim);
   const Shape<Kernel> inner(op.kv.head_dim);
   const Rows rows(op, piece);
-  const int count = (piece.rows + block_rows<Kernel>() - 1) / block_rows<Kernel>();
+  const int count = (piece.rows + block_rows<Kernel>() - 1) / block_rows<Kernel>();  // blocks of one KV head
+  auto row_of = [&](int block) { return piece.rows * block / count; };
   Room room{worker.scratch};
-  RowBlock* blocks = room.take<RowBlock>(count);
+  RowBlock* blocks = room.take<RowBlock>(count * piece.heads);
   int64_t first = piece.context, last = 0;
-  for (int b = 0, row = 0; b < count; b++) {
+  for (int b = 0; b < count * piece.heads; b++) {
     RowBlock& block = blocks[b];
-    block.rows = (piece.rows - row + count - b - 1) / (count - b);
+    block.rows = row_of(b % count + 1) - row_of(b % count);
     block.q = room.take<float>(block.rows * inner.key_lines() * Kernel::PARTS);
     block.out = room.take<float>(block.rows * inner.padded);
     std::memset(block.out, 0, sizeof(float) * block.rows * inner.padded);
-    rows.load(block, row);
+    rows.template load<Kernel>(block, piece.head + b / count, row_of(b % count));
     if (block.first < first) first = block.first;
     if (block.last > last) last = block.last;
-    row += block.rows;
   }
-  float* scores = room.take<float>(BLOCK_ROWS * TILE_KEYS);
+  float* scores = room.take<float>(2 * BLOCK_ROWS * TILE_KEYS);
   float* floats = room.take<float>(unpacked ? 2 * TILE_GROUPS * GROUP * inner.padded : 0);
-  const int step = count > 1 ? (op.kv.head_dim <= 64 ? 4 : 2) : TILE_GROUPS;
-  const Groups groups{op.kv, piece.table, piece.head, shape.group_bytes()};
+  Tile& tile = *room.take<Tile>(1);
+  const int step = count == 1 || by_digits<Kernel>() ? TILE_GROUPS : op.kv.head_dim <= 64 ? 8 : 4;
   const int64_t stop = (last + GROUP - 1) / GROUP;
   for (int64_t group = first / GROUP; group < stop; group += step) {
-    Tile tile;
-    groups.gather(group, static_cast<int>(stop - group < step ? stop - group : step), stop, tile);
-    if constexpr (unpacked) groups.unpack(shape, inner, piece.context, floats, tile);
-    for (int b = 0; b < count; b++) {
-      if (blocks[b].last > tile.begin) attend<Kernel>(blocks[b], tile, inner, op.softcap * 1.44269504f, scores);
+    for (int head = 0; head < piece.heads; head++) {
+      const Groups groups{op.kv, piece.table, piece.head + head, shape.group_bytes()};
+      groups.gather(group, static_cast<int>(stop - group < step ? stop - group : step), stop, tile);
+      if constexpr (unpacked) groups.unpack(shape, inner, piece.context, floats, tile);
+      if constexpr (coded<Kernel>()) groups.read_scales(shape, piece.context, tile);
+      for (int b = head * count; b < (head + 1) * count; b++) {
+        if (blocks[b].last > tile.begin) attend<Kernel>(blocks[b], tile, inner, op.softcap * LOG2_E, scores);
+      }
     }
   }
-  for (int b = 0, row = 0; b < count; row += blocks[b++].rows) rows.store(blocks[b], row, inner.padded);
+  for (int b = 0; b < count * piece.heads; b++) rows.store(blocks[b], piece.head + b / count, row_of(b % count), inner.padded);
 }
 
 inline void attend_piece(const Attention& op, const Piece& piece, const Worker& worker) {
   with_format(op.kv.format, [&](auto format) {
     using F = decltype(format);
-    if (piece.rows > 2 * block_rows<F>()) return attend_piece<F, Unpacked>(op, piece, worker);
+    if constexpr (!by_digits<F>()) {
+      if (piece.rows > 2 * block_rows<F>()) return attend_piece<F, Unpacked>(op, piece, worker);
+    }
     attend_piece<F, F>(op, piece, worker);
   });
 }
 
-// Pieces are numbered sequence by sequence, the last queries, which see most keys, first.
+// Pieces are numbered sequence by sequence, the last queries, which see most keys, first. Where there are sequences enough for all
+// threads, a piece has all KV heads of its queries, and so reads whole blocks, one after the other.
 inline void attention(const Attention& op, const Step& step, const Worker& worker) {
-  int64_t shared = op.heads / op.kv.kv_heads, token = 0, begin = 0, number = worker.take();
+  const int kv_heads = op.kv.kv_heads;
+  const bool many = step.seqs >= 4 * worker.count;
+  int64_t shared = op.heads / kv_heads, token = 0, begin = 0, number = worker.take();
   for (int seq = 0; seq < step.seqs; token += step.query_lens[seq++]) {
-    int64_t rows = step.query_lens[seq] * shared, parts = (rows + PIECE_ROWS - 1) / PIECE_ROWS;
-    int64_t end = begin + parts * op.kv.kv_heads;
+    const int64_t rows = step.query_lens[seq] * shared, parts = (rows + PIECE_ROWS - 1) / PIECE_ROWS;
+    const int heads = many && rows * kv_heads <= PIECE_ROWS ? kv_heads : 1, columns = kv_heads / heads;
+    const int64_t end = begin + parts * columns;
     for (; number < end; number = worker.take()) {
-      Piece piece{token, step.query_lens[seq], step.context_lens[seq], step.tables + int64_t{seq} * step.max_blocks, 0, 0, 0};
-      int64_t part = parts - 1 - (number - begin) / op.kv.kv_heads;
-      piece.head = static_cast<int>((number - begin) % op.kv.kv_heads);
-      piece.row = part * rows / parts;
-      piece.rows = static_cast<int>((part + 1) * rows / parts - piece.row);
-      attend_piece(op, piece, worker);
+      const int64_t part = parts - 1 - (number - begin) / columns, first = part * rows / parts;
+      const int head = static_cast<int>((number - begin) % columns);
+      const int64_t* table = step.tables + int64_t{seq} * step.max_blocks;
+      const int count = static_cast<int>((part + 1) * rows / parts - first);
+      attend_piece(op, Piece{token, step.query_lens[seq], step.context_lens[seq], table, head, heads, first, count}, worker);
     }
     begin = end;
   }

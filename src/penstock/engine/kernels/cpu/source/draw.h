@@ -118,7 +118,11 @@ class Distribution {
         Floats weight = exp((at(i, n) - Floats::all(best_)) * Floats::all(sharpness));
         sum = sum + weight;
         most = max(most, weight);
-        n == LANES ? weight.store(x_ + i) : weight.store_first(x_ + i, n);
+        if (n == LANES) {
+          weight.store(x_ + i);
+        } else {
+          weight.store_first(x_ + i, n);
+        }
       });
       maxima_[c] = most.largest();
       total += sums_[c] = sum.sum();

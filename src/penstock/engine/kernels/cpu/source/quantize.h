@@ -31,7 +31,9 @@ inline void store_codes(Floats x, int8_t* to) {
   __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bytes);
 #else
-  for (int i = 0; i < LANES; i++) to[i] = static_cast<int8_t>(x.v[i]);
+  float whole[LANES];
+  x.store(whole);
+  for (int i = 0; i < LANES; i++) to[i] = static_cast<int8_t>(whole[i]);
 #endif
 }
 
@@ -43,32 +45,53 @@ inline Floats gather(const float* x, const int32_t* order, int64_t col) {
   return Floats::load(inputs);
 }
 
-inline void quantize_group(const Matrix& matrix, const float* x, int64_t group, uint8_t* row) {
-  int64_t begin = group * matrix.group, end = begin + matrix.group;
+// The codes of one group of inputs; returns their scale and sum.
+struct Rounded {
+  float scale, sum;
+};
+
+template <bool ORDERED>
+inline Rounded round_group(const float* x, const int32_t* order, int64_t begin, int64_t end, int8_t* codes) {
+  auto inputs = [&](int64_t col) { return ORDERED ? gather(x, order, col) : Floats::load(x + col); };
   Floats most = Floats::zero(), sums = Floats::zero();
-  for (int64_t col = begin; col < end; col += LANES) most = max(most, abs(gather(x, matrix.order, col)));
+  for (int64_t col = begin; col < end; col += LANES) most = max(most, abs(inputs(col)));
   float largest = most.largest();
   Floats inverse = Floats::all(largest > SMALLEST ? LARGEST_CODE / largest : 0.f);
   for (int64_t col = begin; col < end; col += LANES) {
-    Floats codes = round(gather(x, matrix.order, col) * inverse);
-    sums = sums + codes;
-    store_codes(codes, reinterpret_cast<int8_t*>(row) + col);
+    Floats rounded = round(inputs(col) * inverse);
+    sums = sums + rounded;
+    store_codes(rounded, codes + col);
   }
   float sum = sums.sum();
-  float scale = largest / LARGEST_CODE + (sum - sum);  // what is not a number shows in the product
-  int64_t groups = group_count(matrix);
-  std::memcpy(row + matrix.cols + group * 4, &scale, 4);
-  int32_t start = -zero_code(matrix) * static_cast<int32_t>(sum);
-  float scaled = scale * sum;
-  std::memcpy(row + matrix.cols + (groups + group) * 4, matrix.minima ? static_cast<const void*>(&scaled) : &start, 4);
+  return {largest / LARGEST_CODE + (sum - sum), sum};  // what is not a number shows in the product
+}
+
+// What the matrix says is read once: the compiler must take every byte that is written for a part of it.
+template <int GROUP, bool ORDERED>
+inline void round_row(const Matrix& matrix, const float* x, uint8_t* row) {
+  const int64_t cols = matrix.cols, group = GROUP ? GROUP : matrix.group, groups = cols / group;
+  const int32_t* order = matrix.order;
+  const float zero = static_cast<float>(zero_code(matrix));
+  const bool minima = matrix.minima != nullptr;
+  float* scales = reinterpret_cast<float*>(row + cols);
+  for (int64_t g = 0; g < groups; g++) {
+    Rounded rounded = round_group<ORDERED>(x, order, g * group, (g + 1) * group, reinterpret_cast<int8_t*>(row));
+    scales[g] = rounded.scale;
+    float sum = rounded.scale * rounded.sum;
+    int32_t start = static_cast<int32_t>(-zero * rounded.sum);
+    std::memcpy(scales + groups + g, minima ? static_cast<const void*>(&sum) : &start, 4);
+  }
 }
 
 // Token `token` of `tokens`: x [cols] -> its row of `activations`.
 inline void quantize_row(const Matrix& matrix, const float* x, void* activations, int token, int) {
   uint8_t* row = static_cast<uint8_t*>(activations) + activation_row_bytes(matrix) * token;
   if (has_codes(matrix)) {
-    for (int64_t group = 0; group < group_count(matrix); group++) quantize_group(matrix, x, group, row);
-  } else if (matrix.order == nullptr) {
+    if (matrix.order != nullptr) return round_row<0, true>(matrix, x, row);
+    if (matrix.group == 32) return round_row<32, false>(matrix, x, row);
+    return round_row<0, false>(matrix, x, row);
+  }
+  if (matrix.order == nullptr) {
     std::memcpy(row, x, sizeof(float) * matrix.cols);
   } else {
     for (int64_t col = 0; col < matrix.cols; col++) reinterpret_cast<float*>(row)[col] = x[matrix.order[col]];

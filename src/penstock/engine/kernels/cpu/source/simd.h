@@ -139,45 +139,84 @@ inline Floats times_power_of_two(Floats x, Floats n) { return {times_power_of_tw
 
 #else
 
+typedef float Four __attribute__((vector_size(16)));  // an extension of GCC and Clang: SSE, NEON or whatever there is
+typedef int32_t FourInts __attribute__((vector_size(16)));
+
 struct Floats {
-  float v[LANES];
+  Four a, b, c, d;
   template <class F>
   static Floats each(F f) {
-    Floats out;
-    for (int i = 0; i < LANES; i++) out.v[i] = f(i);
+    float whole[LANES];
+    for (int i = 0; i < LANES; i++) whole[i] = f(i);
+    return load(whole);
+  }
+  template <class F, class... X>
+  static Floats quarters(F f, X... x) {
+    return {f(x.a...), f(x.b...), f(x.c...), f(x.d...)};
+  }
+  static Four four(const float* p) {
+    Four out;
+    std::memcpy(&out, p, sizeof out);
     return out;
   }
-  static Floats load(const float* p) { return each([&](int i) { return p[i]; }); }
-  static Floats first(const float* p, int n) { return each([&](int i) { return i < n ? p[i] : 0.f; }); }
-  static Floats all(float value) { return each([&](int) { return value; }); }
+  static Floats load(const float* p) { return {four(p), four(p + 4), four(p + 8), four(p + 12)}; }
+  static Floats first(const float* p, int n) {
+    float whole[LANES] = {};
+    std::memcpy(whole, p, sizeof(float) * n);
+    return load(whole);
+  }
+  static Floats all(float value) {
+    Four out = {value, value, value, value};
+    return {out, out, out, out};
+  }
   static Floats zero() { return all(0.f); }
   static Floats bfloat16(const uint16_t* p) { return each([&](int i) { return from_bfloat16(p[i]); }); }
   static Floats float16(const uint16_t* p) { return each([&](int i) { return from_float16(p[i]); }); }
   static Floats int8(const int8_t* p) { return each([&](int i) { return static_cast<float>(p[i]); }); }
-  void store(float* p) const { std::memcpy(p, v, sizeof v); }
-  void store_first(float* p, int n) const { std::memcpy(p, v, sizeof(float) * n); }
+  void store(float* p) const {
+    std::memcpy(p, &a, sizeof a);
+    std::memcpy(p + 4, &b, sizeof b);
+    std::memcpy(p + 8, &c, sizeof c);
+    std::memcpy(p + 12, &d, sizeof d);
+  }
+  void store_first(float* p, int n) const {
+    float whole[LANES];
+    store(whole);
+    std::memcpy(p, whole, sizeof(float) * n);
+  }
   float sum() const {
-    float total = 0.f;
-    for (float x : v) total += x;
-    return total;
+    Four all = (a + b) + (c + d);
+    return (all[0] + all[1]) + (all[2] + all[3]);
   }
   float largest() const {
-    float most = v[0];
-    for (float x : v) most = x > most ? x : most;
+    float whole[LANES], most = a[0];
+    store(whole);
+    for (float x : whole) most = x > most ? x : most;
     return most;
   }
 };
-inline Floats operator+(Floats a, Floats b) { return Floats::each([&](int i) { return a.v[i] + b.v[i]; }); }
-inline Floats operator-(Floats a, Floats b) { return Floats::each([&](int i) { return a.v[i] - b.v[i]; }); }
-inline Floats operator*(Floats a, Floats b) { return Floats::each([&](int i) { return a.v[i] * b.v[i]; }); }
-inline Floats operator/(Floats a, Floats b) { return Floats::each([&](int i) { return a.v[i] / b.v[i]; }); }
-inline Floats fma(Floats a, Floats b, Floats c) { return Floats::each([&](int i) { return a.v[i] * b.v[i] + c.v[i]; }); }
-inline Floats max(Floats a, Floats b) { return Floats::each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
-inline Floats min(Floats a, Floats b) { return Floats::each([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; }); }
-inline Floats abs(Floats a) { return Floats::each([&](int i) { return std::fabs(a.v[i]); }); }
-inline Floats round(Floats a) { return Floats::each([&](int i) { return std::nearbyint(a.v[i]); }); }
-inline Floats times_power_of_two(Floats a, Floats n) {
-  return Floats::each([&](int i) { return a.v[i] * from_bits(static_cast<uint32_t>(static_cast<int>(n.v[i]) + 127) << 23); });
+inline Floats operator+(Floats x, Floats y) { return {x.a + y.a, x.b + y.b, x.c + y.c, x.d + y.d}; }
+inline Floats operator-(Floats x, Floats y) { return {x.a - y.a, x.b - y.b, x.c - y.c, x.d - y.d}; }
+inline Floats operator*(Floats x, Floats y) { return {x.a * y.a, x.b * y.b, x.c * y.c, x.d * y.d}; }
+inline Floats operator/(Floats x, Floats y) { return {x.a / y.a, x.b / y.b, x.c / y.c, x.d / y.d}; }
+inline Floats fma(Floats x, Floats y, Floats z) { return {x.a * y.a + z.a, x.b * y.b + z.b, x.c * y.c + z.c, x.d * y.d + z.d}; }
+inline Floats max(Floats x, Floats y) {
+  return Floats::quarters([](Four p, Four q) { return p > q ? p : q; }, x, y);
+}
+inline Floats min(Floats x, Floats y) {
+  return Floats::quarters([](Four p, Four q) { return p < q ? p : q; }, x, y);
+}
+inline Floats abs(Floats x) {
+  return Floats::quarters([](Four p) { return reinterpret_cast<Four>(reinterpret_cast<FourInts>(p) & 0x7fffffff); }, x);
+}
+inline Floats round(Floats x) {  // adding 1.5 * 2^23 leaves no room for a fraction; large numbers have none
+  return Floats::quarters([](Four p) {
+    Four size = reinterpret_cast<Four>(reinterpret_cast<FourInts>(p) & 0x7fffffff), whole = p + 12582912.f - 12582912.f;
+    return size < 4194304.f ? whole : p;
+  }, x);
+}
+inline Floats times_power_of_two(Floats x, Floats n) {
+  return Floats::quarters([](Four p, Four q) { return p * reinterpret_cast<Four>((__builtin_convertvector(q, FourInts) + 127) << 23); }, x, n);
 }
 
 #endif

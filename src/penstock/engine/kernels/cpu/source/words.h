@@ -56,23 +56,32 @@ inline Floats between(Floats inside, int begin, int end, Floats outside) {
 
 #else
 
+typedef uint32_t FourWords __attribute__((vector_size(16)));
+
 struct Words {
-  uint32_t v[LANES];
-  static Words load(const uint8_t* p) {
-    Words out;
-    std::memcpy(out.v, p, sizeof out.v);
+  FourWords a, b, c, d;
+  static FourWords four(const uint8_t* p) {
+    FourWords out;
+    std::memcpy(&out, p, sizeof out);
     return out;
   }
-  Floats floats() const { return Floats::each([&](int i) { return from_bits(v[i]); }); }
-  Floats low_bfloat16() const { return Floats::each([&](int i) { return from_bits(v[i] << 16); }); }
-  Floats high_bfloat16() const { return Floats::each([&](int i) { return from_bits(v[i] & 0xffff0000u); }); }
+  static Floats of(FourWords a, FourWords b, FourWords c, FourWords d) {
+    return {reinterpret_cast<Four>(a), reinterpret_cast<Four>(b), reinterpret_cast<Four>(c), reinterpret_cast<Four>(d)};
+  }
+  static Words load(const uint8_t* p) { return {four(p), four(p + 16), four(p + 32), four(p + 48)}; }
+  Floats floats() const { return of(a, b, c, d); }
+  Floats low_bfloat16() const { return of(a << 16, b << 16, c << 16, d << 16); }
+  Floats high_bfloat16() const { return of(a & 0xffff0000u, b & 0xffff0000u, c & 0xffff0000u, d & 0xffff0000u); }
   Floats field(int shift, int bits) const {
-    return Floats::each([&](int i) { return static_cast<float>(static_cast<int32_t>(v[i] >> shift & ((1u << bits) - 1))); });
+    auto part = [&](FourWords v) { return __builtin_convertvector(reinterpret_cast<FourInts>(v >> shift & ((1u << bits) - 1)), Four); };
+    return {part(a), part(b), part(c), part(d)};
   }
 };
 
 inline Floats between(Floats inside, int begin, int end, Floats outside) {
-  return Floats::each([&](int i) { return i >= begin && i < end ? inside.v[i] : outside.v[i]; });
+  float in[LANES], out[LANES];
+  inside.store(in), outside.store(out);
+  return Floats::each([&](int i) { return i >= begin && i < end ? in[i] : out[i]; });
 }
 
 #endif
