@@ -37,6 +37,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from models import qwen_05b
@@ -56,6 +57,7 @@ EQUAL_BITS: Mapping[str, str] = MappingProxyType({"int8": "llama.cpp Q8_0", "int
 AVX2_ONLY = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "BENCHMARK_CPU_LEVEL": "avx2"}
 PEERS = Path(__file__).parent / "peers"
 Figures = dict[str, float]  # "decode_8", "prefill_512", …: tokens/s
+Row = dict[str, Any]  # tokens_per_s: Figures, repetitions, weights_bytes, floor_share, …; or left_out: why
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,9 @@ def folder_of(name: str, args: argparse.Namespace) -> Path:
 # -- measuring
 
 
-def measure(model: Model, args: argparse.Namespace) -> dict[str, dict[str, object]]:
+def measure(model: Model, args: argparse.Namespace) -> dict[str, Row]:
     """A row for each engine and format: medians, all repetitions, or why there are none."""
-    rows: dict[str, dict[str, object]] = {}
+    rows: dict[str, Row] = {}
     for round_number in range(args.rounds):
         for engine, form in contestants(args):
             row = rows.setdefault(f"{engine} {form}", {})
@@ -147,7 +149,7 @@ def known_to_peers() -> set[str]:
     return {form for forms in FORMATS.values() for form in forms}
 
 
-def take(row: dict[str, object], answer: dict[str, object]) -> None:
+def take(row: Row, answer: Row) -> None:
     """Pool the repetitions of `answer` with those that `row` has."""
     pooled = row.setdefault("repetitions", {})
     for kind in ("prefill", "decode"):
@@ -157,7 +159,7 @@ def take(row: dict[str, object], answer: dict[str, object]) -> None:
     row |= answer
 
 
-def run(model: Model, engine: str, form: str, args: argparse.Namespace) -> dict[str, object]:
+def run(model: Model, engine: str, form: str, args: argparse.Namespace) -> Row:
     """What the engine's runner answered. RuntimeError says why it could not."""
     python, target, runner_format = command(model, engine, form, args)
     most = model.config["max_position_embeddings"] - 32
@@ -179,7 +181,7 @@ def run(model: Model, engine: str, form: str, args: argparse.Namespace) -> dict[
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         raise RuntimeError(f"exit code {done.returncode}: {done.stderr.strip()[-400:]}")
-    answer: dict[str, object] = json.loads(lines[-1])
+    answer: Row = json.loads(lines[-1])
     return answer
 
 
@@ -206,7 +208,7 @@ def installed(program: Path) -> Path:
     return program
 
 
-def described(row: dict[str, object]) -> str:
+def described(row: Row) -> str:
     if "left_out" in row:
         return f"left out: {row['left_out']}"
     return ", ".join(f"{name.replace('_', ' ')}: {rate:.4g}" for name, rate in row["tokens_per_s"].items())
@@ -228,7 +230,7 @@ def read_bandwidth(num_bytes: int = 2**30, repeat: int = 8) -> float:
 # -- what comes of it
 
 
-def report(models: dict[str, dict[str, dict[str, object]]], bandwidth: float, args: argparse.Namespace) -> dict[str, object]:
+def report(models: dict[str, dict[str, Row]], bandwidth: float, args: argparse.Namespace) -> dict[str, object]:
     """Ratios of the first model at the top, and everything of every model below."""
     compared = {name: ratios(rows) for name, rows in models.items()}
     return {
@@ -242,7 +244,7 @@ def report(models: dict[str, dict[str, dict[str, object]]], bandwidth: float, ar
     }
 
 
-def ratios(rows: dict[str, dict[str, object]]) -> dict[str, object]:
+def ratios(rows: dict[str, Row]) -> dict[str, object]:
     """Ours over the best peer's, and who that is. None where either is missing."""
     figures = {name: row["tokens_per_s"] for name, row in rows.items() if "tokens_per_s" in row}
     equal = {form: over(figures.get(f"penstock {form}"), figures.get(peer), "decode_1") for form, peer in EQUAL_BITS.items()}

@@ -32,10 +32,11 @@ environment() {  # NAME REQUIREMENT...: a virtual environment with these package
 
 torch_environment() {  # the same, with the CPU build of torch first and for good: nothing may ask for another
     local pip=$PEERS/$1/bin/pip
+    [ -e "$PEERS/$1/.complete" ] && return 0
     [ -x "$pip" ] || "$PYTHON" -m venv "$PEERS/$1" || return 1
     "$pip" install --quiet "torch==$TORCH+cpu" 2>/dev/null || "$pip" install --quiet "torch==$TORCH+cpu" --index-url "$TORCH_INDEX" || return 1
-    environment "$@" --constraint <(echo "torch==$TORCH+cpu") &&
-        "$pip" uninstall --quiet --yes torchvision torchaudio torchcodec  # PyPI's are made for CUDA and fail beside this torch
+    # PyPI's companions of torch are made for CUDA and fail beside this one; nothing here needs them
+    environment "$@" --constraint <(echo "torch==$TORCH+cpu") && "$pip" uninstall --quiet --yes torchvision torchaudio torchcodec
 }
 
 llama_source() {
