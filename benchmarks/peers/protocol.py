@@ -34,7 +34,7 @@ class Case(argparse.Namespace):
     @property
     def prompt_tokens(self) -> int:
         """Of each client when decoding: such that `context` is the middle of all timed steps."""
-        return self.context - WARM_STEPS - self.tokens * self.repeat // 2
+        return max(1, self.context - WARM_STEPS - self.tokens * self.repeat // 2)
 
     @property
     def max_model_len(self) -> int:

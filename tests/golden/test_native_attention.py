@@ -95,7 +95,9 @@ def make_case(
     native = layout.allocate(blocks), layout.allocate(blocks)
     every = torch.arange(blocks * size)
     store(layout, native, every, junk * torch.randn(len(every), 2 * kv_heads, dim), library)
-    slots = torch.cat([(row[:, None] * size + torch.arange(size)).flatten()[:context] for row, (_, context) in zip(tables, lens, strict=True)])
+    slots = torch.cat(
+        [(row[:, None] * size + torch.arange(size)).flatten()[:context] for row, (_, context) in zip(tables, lens, strict=True)]
+    )
     new = torch.randn(len(slots), 2 * kv_heads, dim) * torch.rand(2 * kv_heads, dim) + torch.randn(2 * kv_heads, dim)
     store(layout, native, slots, new, library, threads)
     stored = torch.zeros(2, blocks * size, kv_heads, dim)
@@ -212,7 +214,7 @@ def test_what_a_block_held_before_is_not_seen(library: str, numbers: str) -> Non
 
 @each_library
 @each_format
-@pytest.mark.parametrize("dim, turned", [(64, 64), (80, 32), (24, 24), (128, 40), (96, 0)])
+@pytest.mark.parametrize(("dim", "turned"), [(64, 64), (80, 32), (24, 24), (128, 40), (96, 0)])
 @pytest.mark.parametrize("normed", [False, True])
 def test_rope_turns_norms_and_stores(library: str, numbers: str, dim: int, turned: int, normed: bool) -> None:
     torch.manual_seed(dim)
@@ -267,7 +269,7 @@ def test_a_token_costs_what_the_table_says() -> None:
     assert cost == {"fp32": 256, "bf16": 128, "int8": 68, "int4": 36}
 
 
-@pytest.mark.parametrize("head_dim, block_size, word", [(20, 16, "20"), (264, 16, "264"), (64, 24, "24"), (64, 8, "block of 8")])
+@pytest.mark.parametrize(("head_dim", "block_size", "word"), [(20, 16, "20"), (264, 16, "264"), (64, 24, "24"), (64, 8, "block of 8")])
 def test_shapes_without_a_layout_are_refused(head_dim: int, block_size: int, word: str) -> None:
     with pytest.raises(LoadError, match=word):
         KVLayout("int8", 2, head_dim, block_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from penstock.cli import main
+from penstock.engine.kernels.protocol import AttentionInputs
+from penstock.engine.kernels.reference import ReferenceKernels
 from penstock.engine.models.assembly import Form
+from penstock.engine.models.decoder import Decoder
 from penstock.engine.models.load import load_weights, read_config
 from penstock.engine.models.weights import Weights
 from penstock.engine.quant import ahead, checkpoint
@@ -62,6 +66,35 @@ def test_methods_that_read_a_text(method: str, name: str, folder: Path, tmp_path
     assert set(said.get("dynamic", {})) == {f"-:^{re.escape(each.removesuffix('.weight'))}$" for each in stays}
     before, after = loaded(folder), loaded(out)
     assert (after.layers[0].attention_norm != before.layers[0].attention_norm).any() == (method != "gptq")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "num_key_value_heads": 4},
+        {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "tie_word_embeddings": False},
+        {"architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "query_pre_attn_scalar": 16, "sliding_window": 32},
+        {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "attention_bias": True, "pad_token_id": 0},
+    ],
+    ids=lambda changes: str(changes["model_type"]),
+)
+def test_whatever_the_architecture_the_model_stays_the_same(changes: dict[str, Any], tmp_path: Path) -> None:
+    """Biases, norms that are stored less one, fused projections: scales moved by AWQ must end up where they belong."""
+    (tmp_path / "text.txt").write_text(TEXT)
+    folder, out = folder_of(tmp_path / "model", **changes), tmp_path / "made"
+    reading = ["--calibration", str(tmp_path / "text.txt"), "--windows", "4", "--context", "64"]
+    assert main(["quantize", str(folder), str(out), "--format", "int8", "--method", "awq", *reading]) == 0
+    before, after = logits(folder), logits(out)
+    assert float((after - before).norm() / before.norm()) < 0.1
+
+
+def logits(folder: Path) -> torch.Tensor:
+    files = locate(str(folder))
+    weights = load_weights(files, read_config(files), Form(torch.float32, few_bits=False), lambda *_: None)
+    decoder = Decoder(read_config(files), weights, ReferenceKernels(), 48)
+    ids = torch.arange(48) * 37 % 2048
+    inputs = AttentionInputs([48], [48], torch.zeros(1, 1, dtype=torch.int64), torch.arange(48), torch.arange(48), 48)
+    return decoder.logits(decoder.forward(ids, inputs, decoder.allocate_kv(1, 48)))
 
 
 def test_a_quantized_model_is_refused_by_name(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,9 +78,8 @@ def test_a_compiler_that_fails_is_named(tmp_path: Path, compiler: str, word: str
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts/build_native.py", tmp_path / "scripts")
     shutil.copytree(ROOT / kernels / "source", tmp_path / kernels / "source")
-    done = subprocess.run(
-        [sys.executable, tmp_path / "scripts/build_native.py"], check=False, env={**os.environ, "CXX": compiler}, capture_output=True, text=True
-    )  # fmt: skip
+    command = [sys.executable, tmp_path / "scripts/build_native.py"]
+    done = subprocess.run(command, check=False, env={**os.environ, "CXX": compiler}, capture_output=True, text=True)
     assert done.returncode == 1
     assert word in done.stderr
     assert list((tmp_path / kernels / "lib").iterdir()) == []

@@ -429,13 +429,15 @@ inline void attend_piece(const Attention& op, const Piece& piece, const Worker& 
 }
 
 // Pieces are numbered sequence by sequence, the last queries, which see most keys, first. Where there are sequences enough for all
-// threads, a piece has all KV heads of its queries, and so reads whole blocks, one after the other.
+// threads, a piece has all KV heads of its queries, and so reads whole blocks, one after the other; where there are too few, several
+// threads share the heads that read the same keys.
 inline void attention(const Attention& op, const Step& step, const Worker& worker) {
   const int kv_heads = op.kv.kv_heads;
   const bool many = step.seqs >= 4 * worker.count;
+  const int64_t share = (int64_t{step.tokens} * op.heads + worker.count - 1) / worker.count, limit = share < PIECE_ROWS ? share : PIECE_ROWS;
   int64_t shared = op.heads / kv_heads, token = 0, begin = 0, number = worker.take();
   for (int seq = 0; seq < step.seqs; token += step.query_lens[seq++]) {
-    const int64_t rows = step.query_lens[seq] * shared, parts = (rows + PIECE_ROWS - 1) / PIECE_ROWS;
+    const int64_t rows = step.query_lens[seq] * shared, parts = (rows + limit - 1) / limit;
     const int heads = many && rows * kv_heads <= PIECE_ROWS ? kv_heads : 1, columns = kv_heads / heads;
     const int64_t end = begin + parts * columns;
     for (; number < end; number = worker.take()) {
