@@ -46,7 +46,7 @@ from peers import prepare
 SHAPE = "qwen-0.5b-shape"
 FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "penstock": ("int8", "int4"),
+        "penstock": ("int8", "int4", "float"),
         "llama.cpp": ("Q8_0", "Q4_0", "Q4_0-pure", "Q4_K_M", "F16"),
         "openvino": ("int8", "int8:f32", "int4", "int4:f32"),
         "vllm": ("float32", "bfloat16"),
@@ -180,7 +180,8 @@ def run(model: Model, engine: str, form: str, args: argparse.Namespace) -> Row:
     )
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
-        raise RuntimeError(f"exit code {done.returncode}: {done.stderr.strip()[-400:]}")
+        said = done.stderr.strip().splitlines() or ["nothing"]
+        raise RuntimeError(f"exit code {done.returncode}: {said[-1][-400:]}")
     answer: Row = json.loads(lines[-1])
     return answer
 

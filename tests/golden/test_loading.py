@@ -157,6 +157,8 @@ def test_a_damaged_checkpoint_is_refused_by_name(folder: Path, change: Callable[
         ({"hidden_act": "relu6"}, "activation 'relu6' is not supported (supported: silu"),
         ({"rope_scaling": {"rope_type": "xpos", "factor": 2.0}}, "rope type 'xpos' is not supported (supported: default, linear"),
         ({"rope_scaling": {"type": "linear"}}, "rope type linear without its factor"),
+        ({"partial_rotary_factor": 1.5}, "turns 1.5 of each head's"),
+        ({"partial_rotary_factor": -1.0}, "turns -1.0 of each head's"),
         ({"rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}}, "short_factor has 1 entries, 2 are needed"),
         ({"rope_parameters": {"rope_type": 3}}, "rope_parameters of config.json cannot be used"),
         ({"quantization_config": {"quant_method": "compressed-tensors"}}, "quantized (compressed-tensors), which is not supported"),

@@ -273,3 +273,13 @@ def test_a_token_costs_what_the_table_says() -> None:
 def test_shapes_without_a_layout_are_refused(head_dim: int, block_size: int, word: str) -> None:
     with pytest.raises(LoadError, match=word):
         KVLayout("int8", 2, head_dim, block_size)
+
+
+@each_library
+@each_format
+def test_scores_that_are_large(library: str, numbers: str) -> None:
+    """Beside which the rounding of a float is more than that of a weight, as some models' biases of keys make them."""
+    case = make_case(library, KVLayout(numbers, 2, 64, 16), 8, [(100, 100)] * 2)
+    case.qkv[:, :8] *= 100
+    kind = AttentionKind(64**-0.5)
+    torch.testing.assert_close(attend(library, 1, case, kind), reference(case, case.held, kind), atol=0.05, rtol=0)

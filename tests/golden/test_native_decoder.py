@@ -77,6 +77,15 @@ def test_weights_in_few_bits_are_multiplied_as_they_are(folder: Path, library: s
     assert error(logits(reference(folder)), expected) > (0.01 if target.bits == 8 else 0.15)  # or nothing was quantized
 
 
+def test_floats_of_another_type_than_the_checkpoints(folder: Path) -> None:
+    """Matrices are; biases, which the kernels add as float32, are not."""
+    files, native = files_of(folder), load_library(libraries()[0])
+    form = Form(torch.bfloat16, finish=lambda name, weight: Packed(native, weight))
+    weights = load_weights(files, config := read_config(files), form, lambda stage, done, total: None)
+    decoder = NativeDecoder(config, weights, Pool(native, 2), served_len=64, max_tokens=128)
+    assert error(logits(decoder), logits(reference(folder))) < 0.03
+
+
 @pytest.mark.parametrize(("kv_format", "bound"), [("fp32", 1e-5), ("bf16", 0.01), ("int8", 0.03), ("int4", 0.4)])
 def test_kv_in_few_bits(folder: Path, kv_format: str, bound: float) -> None:
     assert error(logits(load_native(folder, kv_format=kv_format)), logits(reference(folder))) < bound

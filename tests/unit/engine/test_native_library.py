@@ -10,14 +10,21 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from msgspec import structs
 
 from penstock.core.config import DEFAULT_MODEL, EngineSpec
 from penstock.core.errors import ConfigError, LoadError
 from penstock.core.types import Sampling
 from penstock.engine.kernels.cpu import library
 from penstock.engine.kernels.cpu.library import libraries
+from penstock.engine.kernels.cpu.packed import obstacle
 from penstock.engine.loading import load_engine
 from penstock.engine.messages import Job
+from penstock.engine.models.config import MoE
+from penstock.engine.models.load import read_config
+from penstock.engine.models.native import why_not_native
+from penstock.files import locate
 
 ROOT = Path(__file__).parents[3]
 
@@ -83,3 +90,32 @@ def test_a_compiler_that_fails_is_named(tmp_path: Path, compiler: str, word: str
     assert done.returncode == 1
     assert word in done.stderr
     assert list((tmp_path / kernels / "lib").iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not libraries(), reason="limits of memory are Linux's")
+def test_threads_that_cannot_be_started_are_an_error() -> None:
+    """Not the end of the process: there is memory for all threads' scratch, and for the stacks of a few."""
+    program = """
+import resource
+from penstock.core.errors import LoadError
+from penstock.engine.kernels.cpu.library import Pool, best_library
+library, used = best_library(), int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (600 << 20), -1))
+for threads in (0, 100):
+    try:
+        Pool(library, threads)
+    except LoadError as error:
+        print(error.message)
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout.count("cannot be started"), done.stderr) == (2, "")
+
+
+def test_sizes_beyond_what_they_have_room_for_are_refused() -> None:
+    """A row that does not fit a thread's scratch memory, and a matrix whose rows do not fit 32 bits."""
+    config = read_config(locate(DEFAULT_MODEL))
+    for field in ("hidden_size", "intermediate_size"):
+        assert "longer than" in (why_not_native(structs.replace(config, **{field: 2**20 + 16}), 16) or "")
+    moe = MoE(num_experts=2**20, top_k=1, intermediate_size=64, renormalize=True, layers=(True,))
+    assert "longer than" in (why_not_native(structs.replace(config, moe=moe), 16) or "")
+    assert "rows or columns" in (obstacle(torch.zeros(1, 1).expand(2**31, 1)) or "")

@@ -63,3 +63,10 @@ def test_a_row_without_numbers_gets_a_token_and_its_mates_their_own(pool: Pool) 
         tokens = drawn(Sampler(vocab_size, "cpu", pool), broken, rows)
         assert all(0 <= token < vocab_size for token in tokens)
         assert tokens[1::2] == expected[1::2]
+
+
+def test_an_infinite_logit_is_the_best(pool: Pool) -> None:
+    rows = [Row(key=seed, sampling=Sampling(top_k=200, top_p=0.9), seed=seed, tokens=[1], num_prompt=1) for seed in range(20)]
+    logits = torch.randn(20, 5_000, generator=torch.Generator().manual_seed(2))
+    logits[:, 70::700] = torch.inf
+    assert set(drawn(Sampler(5_000, "cpu", pool), logits, rows)) <= set(range(70, 5_000, 700))

@@ -51,11 +51,7 @@ class ReferenceKernels:
         order = chosen.flatten().argsort(stable=True)
         counts = chosen.flatten().bincount(minlength=len(experts.router)).tolist()
         groups = torch.split(x[order // experts.top_k], counts)
-        used = [
-            self.gated_mlp(group, mlp, activation)
-            for group, mlp in zip(groups, experts.mlps, strict=True)
-            if len(group)
-        ]
+        used = [self.gated_mlp(group, mlp, activation) for group, mlp in zip(groups, experts.mlps, strict=True) if len(group)]
         outputs = torch.empty_like(x).repeat(experts.top_k, 1).index_copy_(0, order, torch.cat(used))
         return (outputs.view(len(x), experts.top_k, -1) * weights.unsqueeze(-1)).sum(dim=1)
 

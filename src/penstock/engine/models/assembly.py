@@ -36,6 +36,7 @@ class Form:
     """How weights are wanted.
 
     Float weights become `dtype`, on `device`; None: matrices stay as they are stored, and everything else is float32.
+    Beside matrices that `finish` has turned into something else, all other weights are float32.
     Matrices that are stored in few bits stay so, on the CPU, unless `few_bits` is off. `quantize` may turn float matrices
     into few bits as they come. `finish` may turn complete matrices into whatever the kernels want; it copies what it keeps
     of its argument, which may lie in the mapped file.
@@ -113,7 +114,7 @@ class Assembly:
     def _tensor(self, whole: Whole, parts: list[Stored]) -> Tensor:
         if whole.kind == "norm":
             return self._floats(whole, parts, torch.float32).add_(whole.offset)
-        return self._floats(whole, parts, self._dtype)
+        return self._floats(whole, parts, self._dtype if self._form.finish is None else torch.float32)
 
     def _floats(self, whole: Whole, parts: list[Stored], dtype: torch.dtype) -> Tensor:
         """A copy of the parts, each straight to its place."""

@@ -30,12 +30,18 @@ from penstock.engine.models.rope import attention_factor, frequencies
 from penstock.engine.models.weights import Layer, Weights
 
 HEAD_ROWS = 128  # rows of logits made at a time
+LONGEST_ROW = 2**20  # floats, of which one row must fit a thread's scratch memory (`source/worker.h`)
+_LONGEST_WINDOW = 2**31 - 1  # tokens
 
 _ACTIVATIONS: Mapping[Activation, int] = MappingProxyType({"silu": 0, "gelu": 1, "gelu_tanh": 2})
 
 
 def why_not_native(config: ModelConfig, block_size: int) -> str | None:
     """What of a model or its KV cache the native operations cannot do; None: they can do it all."""
+    moe = config.moe
+    row = max(config.hidden_size, config.intermediate_size, *(() if moe is None else (moe.intermediate_size, 2 * moe.num_experts)))
+    if row > LONGEST_ROW:
+        return f"a row of {row} numbers is longer than {LONGEST_ROW}"
     return obstacle(config.head_dim, block_size)
 
 
@@ -171,7 +177,7 @@ class NativeDecoder:
         yield structs.Attention(
             heads=config.num_heads,
             scale=config.attention_scale,
-            window=window or 0,
+            window=min(window or 0, _LONGEST_WINDOW),
             softcap=config.attention_softcap or 0.0,
             qkv=room.qkv.data_ptr(),
             kv=cache,
@@ -259,4 +265,6 @@ def _linears(layer: Layer) -> list[Linear]:
 
 
 def _address(tensor: Tensor | None) -> int | None:
+    if tensor is not None and (tensor.dtype is not torch.float32 or not tensor.is_contiguous()):
+        raise Bug(f"the native kernels were given {tensor.dtype} of strides {tensor.stride()} where they read float32")
     return None if tensor is None else tensor.data_ptr()

@@ -90,7 +90,9 @@ def _parse(raw: object) -> RopeParameters:
 
 
 def _rope(hf: RopeSource, params: RopeParameters, head_dim: int, theta: float | None = None) -> Rope:
-    dim = int(head_dim * (params.partial_rotary_factor or hf.partial_rotary_factor))
+    share = params.partial_rotary_factor or hf.partial_rotary_factor
+    if not (0 < share <= 1 and (dim := int(head_dim * share + 1e-6)) > 0 and dim % 2 == 0):
+        raise LoadError(f"config.json turns {share} of each head's {head_dim} entries: an even number, at most all, can turn")
     return Rope(dim=dim, theta=params.rope_theta or theta or hf.rope_theta or 10_000.0, scaling=_scaling(hf, params, dim))
 
 

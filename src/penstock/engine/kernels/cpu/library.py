@@ -110,7 +110,8 @@ class Pool:
 
     def __init__(self, library: Library, threads: int) -> None:
         self.library, self.threads = library, threads
-        self._pool: int | None = library.new_pool(threads)
+        self._pool: int | None = None
+        self._pool = library.new_pool(threads)
 
     def run(self, program: Program, step: Step) -> None:
         if self._pool is None:

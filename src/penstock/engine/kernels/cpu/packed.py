@@ -26,6 +26,7 @@ COLUMNS = {Format.INT8: 16, Format.INT4: 32}  # the columns are a multiple of it
 GROUP = 16  # likewise the group
 LARGE_PAGE = 2 << 20  # bytes
 LARGEST_GROUP = 65536  # sums of a group stay within 32 bits
+MOST = 2**31  # rows and columns are 32-bit numbers
 
 
 class Packed:
@@ -84,6 +85,8 @@ def obstacle(source: Quantized | Tensor) -> str | None:
     """Why the kernels have no layout for a matrix; None when they have."""
     if len(source.shape) != 2 or 0 in source.shape:
         return "it is not a matrix"
+    if max(source.shape) >= MOST:
+        return f"it has {max(source.shape)} rows or columns, and fewer than {MOST} are possible"
     if isinstance(source, Tensor):
         return None if source.dtype in FLOATS else f"{source.dtype} is none of {', '.join(map(str, FLOATS))}"
     if source.bits not in CODES:
@@ -100,7 +103,7 @@ def _memory(size: int) -> Tensor:
     """Bytes, in large pages where the system has them: a product that reads at memory speed then misses fewer translations."""
     if size < LARGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(size, dtype=torch.uint8)
-    pages = mmap.mmap(-1, size)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared memory seldom has large pages
     with contextlib.suppress(OSError):  # a kernel built without them
         pages.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(pages, dtype=torch.uint8)

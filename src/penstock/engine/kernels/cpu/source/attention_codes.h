@@ -37,10 +37,11 @@ inline __m512i codes(__m512i line, int unit) {
   return _mm512_and_si512(unit == 0 ? line : _mm512_srli_epi32(line, 4), _mm512_set1_epi8(15));
 }
 
-// 16 numbers, as multiples of 1 / inverse, into 32 bytes of digits; returns the multiples plus 128.
+// 16 numbers, as multiples of 1 / inverse, into 32 bytes of digits; returns the multiples plus 128. What the rounding of large
+// scores makes larger than the largest number ends up as that number: it must not turn over.
 inline __m512i split(Floats x, Floats inverse, uint8_t* digits) {
   __m512i whole = _mm512_cvtps_epi32(fma(x, inverse, Floats::all(128.f)).v);
-  __m256i low_high = _mm256_xor_si256(_mm512_cvtepi32_epi16(whole), _mm256_set1_epi16(128));  // the low byte, less 128, as a signed one
+  __m256i low_high = _mm256_xor_si256(_mm512_cvtsepi32_epi16(whole), _mm256_set1_epi16(128));  // the low byte, less 128, as a signed one
   const __m256i order = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(digits), _mm256_shuffle_epi8(low_high, order));
   return whole;

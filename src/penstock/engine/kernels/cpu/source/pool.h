@@ -70,18 +70,15 @@ class Pool {
       scratch.reset(static_cast<uint8_t*>(std::aligned_alloc(64, Worker::SCRATCH)));
       if (scratch == nullptr) throw std::bad_alloc();
     }
-    for (int id = 1; id < threads; id++) threads_.emplace_back([this, id] { live(id); });
+    try {
+      for (int id = 1; id < threads; id++) threads_.emplace_back([this, id] { live(id); });
+    } catch (...) {  // no destructor runs for half a pool, and a thread that nobody joins ends the process
+      stop();
+      throw;
+    }
   }
 
-  ~Pool() {
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      run_ = nullptr;
-      number_.fetch_add(1, std::memory_order_release);
-    }
-    wake_.notify_all();
-    for (std::thread& thread : threads_) thread.join();
-  }
+  ~Pool() { stop(); }
 
   // All threads, the caller's as number 0, run the operations. `ops` and `step` are not looked at after the return.
   void run(const void* const* ops, int count, const Step& step) {
@@ -109,6 +106,16 @@ class Pool {
     void operator()(uint8_t* memory) const { std::free(memory); }
   };
   using Scratch = std::unique_ptr<uint8_t, Free>;
+
+  void stop() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      run_ = nullptr;
+      number_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+  }
 
   void work(Run& run, int id) {
     for (int i = 0; i < run.count; i++) {

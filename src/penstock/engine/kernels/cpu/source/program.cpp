@@ -66,6 +66,7 @@ int penstock_sizes(int32_t* sizes, int room) {
 }
 
 void* penstock_pool_new(int threads) {
+  if (threads < 1) return nullptr;
   try {
     return new Pool(threads, execute);
   } catch (const std::exception&) {
