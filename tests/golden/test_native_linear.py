@@ -177,3 +177,9 @@ def test_a_shape_without_a_layout_is_refused_with_the_reason() -> None:
         Packed(library, quantized(8, 64, 8, 8))
     with pytest.raises(LoadError, match="int64"):
         Packed(library, torch.ones(8, 8, dtype=torch.int64))
+
+
+@each_library
+def test_no_tokens_at_all(library: str) -> None:
+    for source in (quantized(33, 64, 8, 32), torch.randn(33, 64)):
+        assert product(library, source, torch.empty(0, 64)).shape == (0, 33)

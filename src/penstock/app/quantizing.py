@@ -84,6 +84,7 @@ def _appearing(out: Path) -> Iterator[Path]:
         raise UserError(f"{out} is a folder that is not empty", hint="choose another, or empty it first")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file", hint="choose the name of a new folder")
+    out = out.resolve()  # what a link points to
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -93,5 +94,7 @@ def _appearing(out: Path) -> Iterator[Path]:
         yield folder
         folder.chmod(0o755)
         folder.replace(out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}", hint="check the path, and the space on its disk") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

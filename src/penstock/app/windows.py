@@ -101,7 +101,7 @@ def _messages(place: str, line: bytes) -> list[Message]:
     try:
         read = msgspec.json.decode(line)
         return msgspec.convert(read["messages"] if isinstance(read, dict) else read, list[Message])
-    except (msgspec.DecodeError, msgspec.ValidationError, KeyError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, KeyError, UnicodeDecodeError) as error:
         raise UserError(
             f"{place}: not a conversation: {error}", hint='a line is {"messages": [{"role": "user", "content": "…"}, …]}'
         ) from error

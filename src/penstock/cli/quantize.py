@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 
@@ -15,6 +16,8 @@ from penstock.engine.quant.formats import parse_format
 def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     form = parse_format(arguments.format)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # unlike Ctrl-C these would end the process with its work left behind
+        signal.signal(number, _leave)
     with StageBars(enabled=sys.stderr.isatty()) as bars:
         made = quantize(arguments.model, arguments.out, form, arguments.method, _reading(arguments), bars)
     for name in made.floats:
@@ -23,6 +26,10 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{arguments.out}: {form.name} by {arguments.method}, {sizes}, in {time.monotonic() - started:.0f} s")
     print(f"serve it with: penstock serve {arguments.out}")
     return 0
+
+
+def _leave(number: int, frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def _reading(arguments: argparse.Namespace) -> Reading | None:

@@ -106,6 +106,7 @@ def test_what_people_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ("short.txt", ["--windows", "0"], "--windows is 0"),
         ("latin.txt", [], "is not UTF-8 at byte 3"),
         ("bad.jsonl", [], "bad.jsonl:2: not a conversation"),
+        ("latin.jsonl", [], "latin.jsonl:1: not a conversation"),
         ("silent.jsonl", [], "has no word of an assistant"),
     ],
 )
@@ -116,6 +117,7 @@ def test_mistakes_are_told(
     Path("short.txt").write_text("too short")
     Path("latin.txt").write_bytes(b"caf\xe9 " * 900)
     Path("bad.jsonl").write_text(json.dumps({"messages": CHATS[0]}) + '\n{"prompt": "hello"}\n')
+    Path("latin.jsonl").write_bytes(b'[{"role": "user", "content": "\xe9"}]\n')
     Path("silent.jsonl").write_text(json.dumps({"messages": CHATS[0][:1]}) + "\n")
     assert main(["eval", "perplexity", "--text", file, *flags]) == 2
     assert said in capsys.readouterr().err

@@ -97,9 +97,10 @@ def test_threads_that_cannot_be_started_are_an_error() -> None:
     """Not the end of the process: there is memory for all threads' scratch, and for the stacks of a few."""
     program = """
 import resource
+from pathlib import Path
 from penstock.core.errors import LoadError
 from penstock.engine.kernels.cpu.library import Pool, best_library
-library, used = best_library(), int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+library, used = best_library(), int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (600 << 20), -1))
 for threads in (0, 100):
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from penstock.core.errors import MemoryPlanError
+from penstock.core.errors import MemoryPlanError, UserError
 from penstock.engine.memory import available_bytes, size
 from penstock.engine.models.assembly import Form
 from penstock.engine.models.config import ModelConfig
@@ -32,6 +32,11 @@ def quantize_folder(
     `windows` of token ids, all of one length, are what calibrated methods read. Raises MemoryPlanError, LoadError, UserError.
     """
     config = read_config(files)
+    if windows and len(windows[0]) > config.max_position_embeddings:
+        raise UserError(
+            f"windows have {len(windows[0])} tokens, the model has positions for {config.max_position_embeddings}",
+            hint="use a smaller --context",
+        )
     outcome = _outcome(files, config, form, method, windows, progress)
     tensors = ((name, tensor) for name, tensor in stored_tensors(files) if isinstance(tensor, Tensor))
     floats = write_weights(folder, config, tensors, outcome)

@@ -59,7 +59,7 @@ class Library:
     def new_pool(self, threads: int) -> int:
         pool = self._c.penstock_pool_new(threads)
         if not pool:
-            raise LoadError(f"{threads} threads of the native kernels cannot be started", hint="use fewer: --threads 2")
+            raise LoadError(f"{threads} threads of the native kernels cannot be started", hint="set engine.threads to fewer, such as 2")
         return int(pool)
 
     def free_pool(self, pool: int) -> None:

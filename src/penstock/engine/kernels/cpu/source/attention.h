@@ -14,7 +14,6 @@
 namespace penstock {
 
 constexpr int PIECE_ROWS = 256;
-constexpr int AHEAD = 4;         // groups that are fetched before their turn, at most
 constexpr float LOG2_E = 1.44269504f;
 constexpr float LOWEST = -1e30f;  // below any score
 
@@ -55,8 +54,8 @@ struct RowBlock {
 };
 
 struct Tile {
-  const uint8_t* keys[TILE_GROUPS + AHEAD];  // and of the groups after it
-  const uint8_t* values[TILE_GROUPS + AHEAD];
+  const uint8_t* keys[TILE_GROUPS];
+  const uint8_t* values[TILE_GROUPS];
   int64_t begin;  // position of its first key
   int groups;
   float key_scales[TILE_KEYS], key_minima[TILE_KEYS], value_scales[TILE_KEYS], value_minima[TILE_KEYS];  // of codes; 0 beyond the context
@@ -67,7 +66,7 @@ struct Tile {
 
 // scores[row][key] of N groups, without the codes' scales and minima.
 template <class F, int ROWS, int N>
-inline void multiply_keys(const float* q, const uint8_t* const* groups, int lines, float* scores) {
+inline void multiply_keys(const float* q, const uint8_t* const* groups, int lines, float* scores, Stream& ahead) {
   Floats acc[ROWS][N];
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++) {
@@ -79,7 +78,7 @@ inline void multiply_keys(const float* q, const uint8_t* const* groups, int line
 #pragma GCC unroll 4
     for (int n = 0; n < N; n++) {
       words[n] = Words::load(groups[n] + line * LINE);
-      if (F::FAR) fetch(groups[n + N] + line * LINE);
+      if (F::FAR) ahead.next();
     }
 #pragma GCC unroll 8
     for (int i = 0; i < F::PARTS; i++, q += ROWS) {
@@ -104,7 +103,7 @@ inline void multiply_keys(const float* q, const uint8_t* const* groups, int line
 // Adds to N chunks of `out` the values of keys `begin` (a multiple of 16) to `end` - 1 of the tile, `out` first times `factors`.
 template <class F, int ROWS, int N>
 inline void add_values(const float* weights, const Tile& tile, int begin, int end, const Shape<F>& shape, int chunk, const float* factors,
-                       float* out) {
+                       float* out, Stream& ahead) {
   constexpr int LINES = N / F::CHUNKS;
   Floats acc[ROWS][N];
 #pragma GCC unroll 8
@@ -113,9 +112,9 @@ inline void add_values(const float* weights, const Tile& tile, int begin, int en
     for (int n = 0; n < N; n++) acc[r][n] = Floats::load(out + r * shape.padded + n * LANES) * Floats::all(factors[r]);
   }
   const int stride = shape.chunk_lines() * LINE;
-  auto add = [&](const uint8_t* line, int64_t ahead, int key, int count) __attribute__((always_inline)) {
+  auto add = [&](const uint8_t* line, int key, int count) __attribute__((always_inline)) {
 #pragma GCC unroll 4
-    for (int n = 0; F::FAR && n < LINES; n++) fetch(line + ahead + n * LINE);
+    for (int n = 0; F::FAR && n < LINES; n++) ahead.next();
 #pragma GCC unroll 4
     for (int i = 0; i < F::TOKENS; i++) {
       if (i >= count) break;
@@ -133,10 +132,9 @@ inline void add_values(const float* weights, const Tile& tile, int begin, int en
   static_assert(LINES > 0, "a line's chunks go together");
   for (int key = begin; key < end;) {
     const uint8_t* line = tile.values[key / GROUP] + chunk / F::CHUNKS * LINE;
-    int64_t ahead = F::FAR ? tile.values[key / GROUP + 2] - tile.values[key / GROUP] : 0;
     int stop = end < key + GROUP ? end : key + GROUP;
-    for (; key + F::TOKENS <= stop; key += F::TOKENS, line += stride) add(line, ahead, key, F::TOKENS);
-    if (key < stop) add(line, ahead, key, stop - key);  // what lies beyond the context is not even multiplied by zero
+    for (; key + F::TOKENS <= stop; key += F::TOKENS, line += stride) add(line, key, F::TOKENS);
+    if (key < stop) add(line, key, stop - key);  // what lies beyond the context is not even multiplied by zero
     key = stop;
   }
 #pragma GCC unroll 8
@@ -189,7 +187,7 @@ inline float soften(RowBlock& block, int r, const Tile& tile, int from, int to, 
 
 // One block and one tile: scores, weights, weighted values. `scores` has room for 2 * [ROWS][TILE_KEYS] floats.
 template <class F, int ROWS>
-void attend_rows(RowBlock& block, const Tile& tile, const Shape<F>& shape, float cap, float* scores) {
+void attend_rows(RowBlock& block, const Tile& tile, const Shape<F>& shape, float cap, float* scores, Stream* streams) {
   int64_t last = block.last - tile.begin, first = block.first - tile.begin;
   int keys = static_cast<int>(last < tile.groups * GROUP ? last : tile.groups * GROUP);
   int from = first > 0 ? static_cast<int>(first / GROUP) : 0, to = (keys + GROUP - 1) / GROUP;
@@ -201,22 +199,22 @@ void attend_rows(RowBlock& block, const Tile& tile, const Shape<F>& shape, float
   if constexpr (by_digits<F>()) {
     const uint8_t* q = reinterpret_cast<const uint8_t*>(block.q);
     uint8_t* weights = reinterpret_cast<uint8_t*>(scores + ROWS * TILE_KEYS);
-    for (; g + N <= to; g += N) multiply_keys_by_digits<F, ROWS, N>(q, tile.keys + g, shape.key_lines(), scores + g * GROUP);
-    for (; g < to; g++) multiply_keys_by_digits<F, ROWS, 1>(q, tile.keys + g, shape.key_lines(), scores + g * GROUP);
+    for (; g + N <= to; g += N) multiply_keys_by_digits<F, ROWS, N>(q, tile.keys + g, shape.key_lines(), scores + g * GROUP, streams[0]);
+    for (; g < to; g++) multiply_keys_by_digits<F, ROWS, 1>(q, tile.keys + g, shape.key_lines(), scores + g * GROUP, streams[0]);
     for (int r = 0; r < ROWS; r++) {
       factors[r] = soften<F>(block, r, tile, from, to, cap, scores + r * TILE_KEYS, weights + 2 * r * TILE_KEYS, scales + r);
     }
     auto add = [&](auto count) {
-      add_values_by_digits<F, ROWS, count.value>(weights, scales, tile.values, from, to, shape, chunk, factors, block.out + chunk * LANES);
+      add_values_by_digits<F, ROWS, count.value>(weights, scales, tile.values, from, to, shape, chunk, factors, block.out + chunk * LANES, streams[1]);
     };
     for (; chunk + M <= chunks; chunk += M) add(std::integral_constant<int, M>());
     for (; chunk < chunks; chunk += F::CHUNKS) add(std::integral_constant<int, F::CHUNKS>());
   } else {
-    for (; g + N <= to; g += N) multiply_keys<F, ROWS, N>(block.q, tile.keys + g, shape.key_lines(), scores + g * GROUP);
-    for (; g < to; g++) multiply_keys<F, ROWS, 1>(block.q, tile.keys + g, shape.key_lines(), scores + g * GROUP);
+    for (; g + N <= to; g += N) multiply_keys<F, ROWS, N>(block.q, tile.keys + g, shape.key_lines(), scores + g * GROUP, streams[0]);
+    for (; g < to; g++) multiply_keys<F, ROWS, 1>(block.q, tile.keys + g, shape.key_lines(), scores + g * GROUP, streams[0]);
     for (int r = 0; r < ROWS; r++) factors[r] = soften<F>(block, r, tile, from, to, cap, scores + r * TILE_KEYS, nullptr, scales + r);
     auto add = [&](auto count) {
-      add_values<F, ROWS, count.value>(scores, tile, from * GROUP, keys, shape, chunk, factors, block.out + chunk * LANES);
+      add_values<F, ROWS, count.value>(scores, tile, from * GROUP, keys, shape, chunk, factors, block.out + chunk * LANES, streams[1]);
     };
     for (; chunk + M <= chunks; chunk += M) add(std::integral_constant<int, M>());
     for (; chunk < chunks; chunk += F::CHUNKS) add(std::integral_constant<int, F::CHUNKS>());
@@ -224,9 +222,9 @@ void attend_rows(RowBlock& block, const Tile& tile, const Shape<F>& shape, float
 }
 
 template <class F, int ROWS = block_rows<F>()>
-void attend(RowBlock& block, const Tile& tile, const Shape<F>& shape, float cap, float* scores) {
-  if (block.rows == ROWS) return attend_rows<F, ROWS>(block, tile, shape, cap, scores);
-  if constexpr (ROWS > 1) attend<F, ROWS - 1>(block, tile, shape, cap, scores);
+void attend(RowBlock& block, const Tile& tile, const Shape<F>& shape, float cap, float* scores, Stream* streams) {
+  if (block.rows == ROWS) return attend_rows<F, ROWS>(block, tile, shape, cap, scores, streams);
+  if constexpr (ROWS > 1) attend<F, ROWS - 1>(block, tile, shape, cap, scores, streams);
 }
 
 // ---- tiles
@@ -270,12 +268,11 @@ struct Groups {
     return group_at(kv, bytes, table[token / kv.block_size], head, static_cast<int>(token % kv.block_size));
   }
 
-  // Groups `begin` to `begin + groups - 1`, of `end` that there are.
-  void gather(int64_t begin, int groups, int64_t end, Tile& tile) const {
+  void gather(int64_t begin, int groups, Tile& tile) const {
     tile.begin = begin * GROUP;
     tile.groups = groups;
-    for (int g = 0; g < groups + AHEAD; g++) {
-      size_t offset = at(begin + g < end ? begin + g : end - 1);
+    for (int g = 0; g < groups; g++) {
+      size_t offset = at(begin + g);
       tile.keys[g] = kv.keys + offset;
       tile.values[g] = kv.values + offset;
     }
@@ -377,9 +374,15 @@ struct Rows {
   }
 };
 
-// Against the cache as `F` stores it, or, where `Kernel` is another, unpacked.
+// The blocks of a piece, of keys or values.
+inline Stream stream_of(const KV& kv, const uint8_t* memory, const Piece& piece) {
+  const size_t block_bytes = kv_block_bytes(kv), head_bytes = block_bytes / kv.kv_heads;
+  return {memory + head_bytes * piece.head, piece.table, block_bytes, head_bytes * piece.heads};
+}
+
+// Against the cache as `F` stores it, or, where `Kernel` is another, unpacked. `following`: this thread's next piece, where it is known.
 template <class F, class Kernel>
-void attend_piece(const Attention& op, const Piece& piece, const Worker& worker) {
+void attend_piece(const Attention& op, const Piece& piece, const Piece* following, const Worker& worker) {
   constexpr bool unpacked = !std::is_same<F, Kernel>::value;
   const Shape<F> shape(op.kv.head_dim);
   const Shape<Kernel> inner(op.kv.head_dim);
@@ -404,50 +407,86 @@ void attend_piece(const Attention& op, const Piece& piece, const Worker& worker)
   Tile& tile = *room.take<Tile>(1);
   const int step = count == 1 || by_digits<Kernel>() ? TILE_GROUPS : op.kv.head_dim <= 64 ? 8 : 4;
   const int64_t stop = (last + GROUP - 1) / GROUP;
+  const bool few = count <= 2;  // rows: the cache is read faster than they compute
+  auto blocks_of = [&](int64_t groups) { return (groups * GROUP + op.kv.block_size - 1) / op.kv.block_size; };
+  Stream streams[] = {stream_of(op.kv, op.kv.keys, piece), stream_of(op.kv, op.kv.values, piece)};
   for (int64_t group = first / GROUP; group < stop; group += step) {
+    if (few && group + step < stop) {
+      for (Stream& stream : streams) stream.move(blocks_of(group + step), blocks_of(group + 2 * step < stop ? group + 2 * step : stop));
+    } else if (few && following != nullptr) {
+      streams[0] = stream_of(op.kv, op.kv.keys, *following), streams[1] = stream_of(op.kv, op.kv.values, *following);
+      const int64_t begin = op.window > 0 && following->context > op.window ? (following->context - op.window) / op.kv.block_size : 0;
+      const int64_t end = blocks_of((following->context + GROUP - 1) / GROUP), most = begin + blocks_of(step);
+      for (Stream& stream : streams) stream.move(begin, end < most ? end : most);
+    }
     for (int head = 0; head < piece.heads; head++) {
       const Groups groups{op.kv, piece.table, piece.head + head, shape.group_bytes()};
-      groups.gather(group, static_cast<int>(stop - group < step ? stop - group : step), stop, tile);
+      groups.gather(group, static_cast<int>(stop - group < step ? stop - group : step), tile);
       if constexpr (unpacked) groups.unpack(shape, inner, piece.context, floats, tile);
       if constexpr (coded<Kernel>()) groups.read_scales(shape, piece.context, tile);
       for (int b = head * count; b < (head + 1) * count; b++) {
-        if (blocks[b].last > tile.begin) attend<Kernel>(blocks[b], tile, inner, op.softcap * LOG2_E, scores);
+        if (blocks[b].last > tile.begin) attend<Kernel>(blocks[b], tile, inner, op.softcap * LOG2_E, scores, streams);
       }
     }
   }
   for (int b = 0; b < count * piece.heads; b++) rows.store(blocks[b], piece.head + b / count, row_of(b % count), inner.padded);
 }
 
-inline void attend_piece(const Attention& op, const Piece& piece, const Worker& worker) {
+inline void attend_piece(const Attention& op, const Piece& piece, const Piece* following, const Worker& worker) {
   with_format(op.kv.format, [&](auto format) {
     using F = decltype(format);
     if constexpr (!by_digits<F>()) {
-      if (piece.rows > 2 * block_rows<F>()) return attend_piece<F, Unpacked>(op, piece, worker);
+      if (piece.rows > 2 * block_rows<F>()) return attend_piece<F, Unpacked>(op, piece, following, worker);
     }
-    attend_piece<F, F>(op, piece, worker);
+    attend_piece<F, F>(op, piece, following, worker);
   });
 }
 
-// Pieces are numbered sequence by sequence, the last queries, which see most keys, first. Where there are sequences enough for all
+// AttentionPieces are numbered sequence by sequence, the last queries, which see most keys, first. Where there are sequences enough for all
 // threads, a piece has all KV heads of its queries, and so reads whole blocks, one after the other; where there are too few, several
 // threads share the heads that read the same keys.
-inline void attention(const Attention& op, const Step& step, const Worker& worker) {
-  const int kv_heads = op.kv.kv_heads;
-  const bool many = step.seqs >= 4 * worker.count;
-  const int64_t share = (int64_t{step.tokens} * op.heads + worker.count - 1) / worker.count, limit = share < PIECE_ROWS ? share : PIECE_ROWS;
-  int64_t shared = op.heads / kv_heads, token = 0, begin = 0, number = worker.take();
-  for (int seq = 0; seq < step.seqs; token += step.query_lens[seq++]) {
-    const int64_t rows = step.query_lens[seq] * shared, parts = (rows + limit - 1) / limit;
-    const int heads = many && rows * kv_heads <= PIECE_ROWS ? kv_heads : 1, columns = kv_heads / heads;
-    const int64_t end = begin + parts * columns;
-    for (; number < end; number = worker.take()) {
-      const int64_t part = parts - 1 - (number - begin) / columns, first = part * rows / parts;
-      const int head = static_cast<int>((number - begin) % columns);
-      const int64_t* table = step.tables + int64_t{seq} * step.max_blocks;
-      const int count = static_cast<int>((part + 1) * rows / parts - first);
-      attend_piece(op, Piece{token, step.query_lens[seq], step.context_lens[seq], table, head, heads, first, count}, worker);
+struct AttentionPieces {
+  const Attention& op;
+  const Step& step;
+  const Worker& worker;
+  bool many;
+  int64_t limit;  // rows of a piece
+  int seq = 0;
+  int64_t token = 0, begin = 0;  // first token of `seq`, and number of its first piece
+
+  AttentionPieces(const Attention& op, const Step& step, const Worker& worker)
+      : op(op), step(step), worker(worker), many(step.seqs >= 4 * worker.count), limit(int64_t{step.tokens} * op.heads / worker.count) {
+    limit = limit < 1 ? 1 : limit < PIECE_ROWS ? limit : PIECE_ROWS;
+  }
+
+  // This thread's next piece; false where there is none.
+  bool next(Piece& piece) {
+    const int64_t number = worker.take(), shared = op.heads / op.kv.kv_heads;
+    for (; seq < step.seqs; token += step.query_lens[seq++]) {
+      const int64_t rows = step.query_lens[seq] * shared, parts = (rows + limit - 1) / limit;
+      const int heads = many && rows * op.kv.kv_heads <= PIECE_ROWS ? op.kv.kv_heads : 1, columns = op.kv.kv_heads / heads;
+      if (number < begin + parts * columns) {
+        const int64_t part = parts - 1 - (number - begin) / columns, first = part * rows / parts;
+        const int head = static_cast<int>((number - begin) % columns), count = static_cast<int>((part + 1) * rows / parts - first);
+        const int64_t* table = step.tables + int64_t{seq} * step.max_blocks;
+        piece = {token, step.query_lens[seq], step.context_lens[seq], table, head, heads, first, count};
+        return true;
+      }
+      begin += parts * columns;
     }
-    begin = end;
+    return false;
+  }
+};
+
+inline void attention(const Attention& op, const Step& step, const Worker& worker) {
+  AttentionPieces pieces(op, step, worker);
+  Piece piece, following;
+  bool some = pieces.next(piece);
+  while (some) {
+    const bool more = pieces.many && pieces.next(following);  // else another thread may be idle
+    attend_piece(op, piece, more ? &following : nullptr, worker);
+    some = pieces.many ? more : pieces.next(following);
+    piece = following;
   }
 }
 

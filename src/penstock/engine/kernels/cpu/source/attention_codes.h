@@ -68,7 +68,7 @@ inline __m512i four(const uint8_t* p) {
 
 // scores[row][key] of N groups, in the queries' units, without the codes' scales and minima. q: [operands][low, high][ROWS][4]
 template <class F, int ROWS, int N>
-inline void multiply_keys_by_digits(const uint8_t* q, const uint8_t* const* groups, int lines, float* scores) {
+inline void multiply_keys_by_digits(const uint8_t* q, const uint8_t* const* groups, int lines, float* scores, Stream& ahead) {
   __m512i high[ROWS][N], low[ROWS][N];
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++) {
@@ -80,7 +80,7 @@ inline void multiply_keys_by_digits(const uint8_t* q, const uint8_t* const* grou
 #pragma GCC unroll 4
     for (int n = 0; n < N; n++) {
       words[n] = _mm512_loadu_si512(groups[n] + line * LINE);
-      fetch(groups[n + N] + line * LINE);
+      ahead.next();
     }
 #pragma GCC unroll 2
     for (int unit = 0; unit < units<F>(); unit++, q += 8 * ROWS) {
@@ -134,7 +134,7 @@ inline float split_query(const float* x, int size, int row, int rows, uint8_t* q
 // Adds to N chunks of `out` the values of groups `from` to `to` - 1, `out` first times `factors`. weights: [ROWS][2 * TILE_KEYS] digits, in units of `scales`
 template <class F, int ROWS, int N>
 inline void add_values_by_digits(const uint8_t* weights, const float* scales, const uint8_t* const* groups, int from, int to, const Shape<F>& shape,
-                      int chunk, const float* factors, float* out) {
+                      int chunk, const float* factors, float* out, Stream& ahead) {
   constexpr int LINES = N / F::CHUNKS;
   __m512i high[ROWS][N], low[ROWS][N];
 #pragma GCC unroll 8
@@ -145,7 +145,6 @@ inline void add_values_by_digits(const uint8_t* weights, const float* scales, co
   const int step = shape.chunk_lines() * LINE;
   for (int g = from; g < to; g++) {
     const uint8_t* lines = groups[g] + chunk / F::CHUNKS * LINE;
-    const int64_t ahead = groups[g + 2] - groups[g];
     const uint8_t* digits = weights + 2 * g * GROUP;
 #pragma GCC unroll 4
     for (int quad = 0; quad < GROUP / 4; quad++, lines += step) {
@@ -153,7 +152,7 @@ inline void add_values_by_digits(const uint8_t* weights, const float* scales, co
 #pragma GCC unroll 4
       for (int n = 0; n < N; n++) values[n] = codes<F>(_mm512_loadu_si512(lines + n / F::CHUNKS * LINE), n % F::CHUNKS);
 #pragma GCC unroll 4
-      for (int i = 0; i < LINES; i++) fetch(lines + ahead + i * LINE);
+      for (int i = 0; i < LINES; i++) ahead.next();
 #pragma GCC unroll 8
       for (int r = 0; r < ROWS; r++) {
         const uint8_t* row = digits + 2 * r * TILE_KEYS + digits_at(quad);
@@ -182,10 +181,10 @@ float digit_scale(float largest, float* unit);
 void split(Floats x, Floats inverse, uint8_t* digits);
 float split_query(const float* x, int size, int row, int rows, uint8_t* q, float& sum);
 template <class F, int ROWS, int N>
-void multiply_keys_by_digits(const uint8_t* q, const uint8_t* const* groups, int lines, float* scores);
+void multiply_keys_by_digits(const uint8_t* q, const uint8_t* const* groups, int lines, float* scores, Stream& ahead);
 template <class F, int ROWS, int N>
 void add_values_by_digits(const uint8_t* weights, const float* scales, const uint8_t* const* groups, int from, int to, const Shape<F>& shape,
-                          int chunk, const float* factors, float* out);
+                          int chunk, const float* factors, float* out, Stream& ahead);
 
 #endif
 

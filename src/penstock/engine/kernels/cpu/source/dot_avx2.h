@@ -66,6 +66,7 @@ template <int COLUMNS, int T>
 inline __attribute__((always_inline)) void products_of_int8(__m256i (&out)[T][2], const uint8_t* codes, const int8_t* x, int64_t input_bytes) {
 #pragma GCC unroll 2
   for (int h = 0; h < 2; h++) {
+    __asm__("" : "+r"(x));  // g++ would rather keep all inputs for the second half, and has no registers for them
     __m256i low[T], high[T];
 #pragma GCC unroll 8
     for (int col = 0; col < COLUMNS; col += 4) {

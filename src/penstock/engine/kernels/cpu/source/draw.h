@@ -84,7 +84,10 @@ class Distribution {
     int count = gather(row.top_k);
     if (count == 0) return best();
     double total = 0;
-    for (int i = 0; i < count; i++) total += values_[i] = values_[i] == best_ ? 1.f : std::exp((values_[i] - best_) / row.temperature);  // infinite ones, too
+    for (int i = 0; i < count; i++) {
+      bool is_best = values_[i] == best_;  // which may be infinite
+      total += values_[i] = is_best ? 1.f : std::exp((values_[i] - best_) / row.temperature);
+    }
     float smallest = std::max(smallest_of_nucleus(count, row.top_p * total), row.min_p);
     for (int i = 0; i < count; i++) values_[i] = values_[i] < smallest ? 0.f : values_[i];
     return ids_[pick(values_, count, fraction_of(state)).index];

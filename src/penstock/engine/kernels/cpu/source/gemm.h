@@ -141,6 +141,7 @@ class Pieces {
 };
 
 inline void linear(const Linear& op, const Step& step, const Worker& worker) {
+  if (step.tokens == 0) return;
   const Kernels kernels = kernels_for(op.matrix);
   const Block block = block_of(op);
   const int64_t most = kernels.most_tiles, tiles = tile_count(op.matrix), units = (tiles + most - 1) / most;

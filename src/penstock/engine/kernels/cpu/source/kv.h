@@ -92,6 +92,31 @@ inline size_t group_at(const KV& kv, size_t bytes, int64_t block, int head, int 
   return ((block * kv.kv_heads + head) * (kv.block_size / GROUP) + offset / GROUP) * bytes;
 }
 
+// Blocks that come after the tile at work, line by line in the order of their addresses: processors read ahead, several times as
+// fast, where they see such a stream, and a tile's own order is none.
+struct Stream {
+  const uint8_t* memory;  // of the first KV head at work, in block 0
+  const int64_t* table;
+  size_t block_bytes, bytes;  // of these, `bytes` are the piece's
+  int64_t block = 0, stop = 0;
+  const uint8_t *line = nullptr, *end = nullptr;
+
+  void next() {
+    if (line == end) {
+      if (block >= stop) return;
+      line = memory + table[block++] * block_bytes;
+      end = line + bytes;
+    }
+    fetch(line);
+    line += LINE;
+  }
+
+  void move(int64_t to, int64_t new_stop) {
+    if (block < to) block = to, line = end;
+    stop = new_stop;
+  }
+};
+
 // ---- stores: `x` are the entries of one head of token `token` (0 to 15) of a group
 
 inline uint16_t bfloat16_below(float value) {
