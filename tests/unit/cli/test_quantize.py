@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,7 @@ def test_a_quantized_model_is_refused_by_name(folder: Path, tmp_path: Path, caps
         (["--calibration", "text.txt"], "the method rtn takes no --calibration"),
         (["--method", "awq", "--calibration", "nowhere.txt"], "nowhere.txt cannot be read"),
         (["--method", "awq", "--calibration", "text.txt", "--context", "100000"], "a window takes 100000"),
+        (["--method", "awq", "--calibration", "text.txt", "--windows", "1", "--context", "257"], "the model has positions for 256"),
         (["--method", "awq", "--calibration", "text.txt", "--windows", "9999", "--context", "64"], "9999 are asked for"),
         (["--method", "awq", "--calibration", "text.txt", "--windows", "0"], "--windows is 0"),
     ],
@@ -131,7 +133,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(folder: Path, capsys: pytest.C
     assert sorted(file.stat().st_mtime_ns for file in folder.iterdir()) == before
 
 
-@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (OSError(28, "No space left on device"), 1)])
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (OSError(28, "No space left on device"), 2)])
 def test_what_breaks_off_leaves_nothing(
     error: BaseException, code: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +142,13 @@ def test_what_breaks_off_leaves_nothing(
 
     monkeypatch.setattr(ahead, "write_config", broken)  # once the weights are written
     assert main(["quantize", str(folder), str(tmp_path / "made")]) == code
+    assert {file.name for file in tmp_path.iterdir()} == {"model", "text.txt"}
+
+
+def test_a_process_that_is_told_to_end_leaves_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "write_config", lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        main(["quantize", str(folder), str(tmp_path / "made")])
     assert {file.name for file in tmp_path.iterdir()} == {"model", "text.txt"}
 
 
