@@ -120,11 +120,11 @@ def generate(model: torch.nn.Module, batch: int, args: argparse.Namespace) -> fl
 
 
 @contextlib.contextmanager
-def server(path: Path) -> Iterator[int]:
+def server(path: Path, *flags: str) -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "penstock", "serve", str(path), "--port", str(port)]
+    command = [sys.executable, "-m", "penstock", "serve", str(path), "--port", str(port), *flags]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_ready(process, port)

@@ -42,6 +42,7 @@ FEATURES = (
     "sliding window",
     "MoE",
     "GGUF",
+    "quantized weights",
     "int8 weights",
     "int4 weights",
     "int8 KV",

@@ -22,8 +22,8 @@ namespace penstock {
 
 constexpr int64_t ACTIVATIONS_IN_CACHE = 384 << 10;  // bytes of one block of tokens
 constexpr int64_t LARGEST_PIECE = 64 << 10;          // bytes of weights of one expert's piece (moe.h)
-constexpr int64_t FETCH_AHEAD = 2048;               // bytes
-constexpr int64_t LONG_TILE = 32 << 10;               // bytes
+constexpr int64_t FETCH_AHEAD = 2048;                // bytes
+constexpr int64_t LONG_TILE = 32 << 10;              // bytes; two such tiles are read side by side even for one token
 
 // The kernels of one format for 1, 2, ... tokens, with one tile and with as many as one call takes.
 struct Kernels {
@@ -88,7 +88,7 @@ inline void multiply_tiles(const Linear& op, Block block, const Kernels& kernels
   const int64_t calls = (end - token + kernels.most_tokens - 1) / kernels.most_tokens, stretches = std::max(1, matrix.cols / STRETCH);
   block.codes = matrix.codes + tile * block.tile_bytes;
   block.scales = matrix.scales + tile * block.tile_scales;
-  block.minima = matrix.minima + tile * block.tile_scales;
+  block.minima = matrix.minima ? matrix.minima + tile * block.tile_scales : nullptr;
   block.bias = op.bias ? op.bias + tile * TILE : nullptr;
   block.rows = static_cast<int>(std::min<int64_t>(matrix.rows - tile * TILE, int64_t{tiles} * TILE));
   block.ahead = block.codes + (calls > 1 ? tiles * block.tile_bytes : FETCH_AHEAD);
