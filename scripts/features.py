@@ -43,6 +43,8 @@ FEATURES = (
     "MoE",
     "GGUF",
     "quantized weights",
+    "GPTQ",
+    "AWQ",
     "int8 weights",
     "int4 weights",
     "int8 KV",
