@@ -118,7 +118,8 @@ def test_tokens_do_not_depend_on_what_happens_meanwhile(model: Subject, way: str
 
     assert tokens(crowd["same"]) == tokens(alone["alone"])
     assert len(tokens(alone["alone"])) > 1
-    assert scores(crowd["same"]) == pytest.approx(scores(alone["alone"]), abs=1e-4, nan_ok=True)
+    # Beside KV in codes, queries have 15 bits, in units that depend on which rows are computed together.
+    assert scores(crowd["same"]) == pytest.approx(scores(alone["alone"]), abs=5e-3 if "kv_format" in model.held else 1e-4, nan_ok=True)
     assert cramped.scheduler.counters.preemptions > 0
     assert cramped.scheduler.counters.prefix_hits > 0
 
