@@ -78,8 +78,8 @@ def test_sigterm_lets_answers_finish(serve: Callable[..., Server]) -> None:
 
     async def ask() -> list[str]:
         async with client() as http:
-            stream = asyncio.create_task(server.read(http, server.body(max_tokens=300, ignore_eos=True)))
-            while server.metric("vllm:num_requests_running") < 1:
+            stream = asyncio.create_task(server.read(http, server.body(max_tokens=1900, ignore_eos=True)))
+            while server.metric("vllm:num_requests_running") < 1 and not stream.done():
                 await asyncio.sleep(0.01)
             server.process.send_signal(signal.SIGTERM)
             return await asyncio.wait_for(stream, 60)
