@@ -23,9 +23,11 @@ from tests.golden import gguf_export
 from tests.golden.architectures import CASES, SMALL, random_model
 
 MODELS = {"llama": (), "mistral-window": ("sliding window",), "mixtral": ("MoE",), "gguf": ("GGUF",)}
-FEW_BITS: dict[tuple[str, str], dict[str, str]] = {
-    ("int8 weights", "int8 KV"): {"weights": "int8", "kv_format": "int8"},
-    ("int4 weights", "int4 KV"): {"weights": "int4", "kv_format": "int4"},
+FEW_BITS: dict[str, dict[str, str]] = {
+    "int8 weights": {"weights": "int8"},
+    "int4 weights": {"weights": "int4"},
+    "int8 KV": {"kv_format": "int8"},
+    "int4 KV": {"kv_format": "int4"},
 }
 WIDE = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16}  # rows that divide into groups
 NEEDS_KERNELS = pytest.mark.skipif(not libraries(), reason="penstock was installed without a C++ compiler")
@@ -69,11 +71,11 @@ class Subject:
     scope="module",
     params=[
         *(pytest.param(name, marks=pytest.mark.feature(*features)) for name, features in MODELS.items()),
-        *(pytest.param(names, marks=(pytest.mark.feature(*names), NEEDS_KERNELS), id=" ".join(names)) for names in FEW_BITS),
+        *(pytest.param(name, marks=(pytest.mark.feature(name), NEEDS_KERNELS)) for name in FEW_BITS),
     ],
 )
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
-    folder = tmp_path_factory.mktemp("model")
+    folder = tmp_path_factory.mktemp(request.param.replace(" ", "-"))
     held = FEW_BITS.get(request.param, {})
     case = next(c for c in CASES if c.name == (request.param if request.param in MODELS and request.param != "gguf" else "llama"))
     random_model(replace(case, options={**case.options, **WIDE}) if held else case, folder)
