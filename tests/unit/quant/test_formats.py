@@ -18,7 +18,6 @@ def test_what_names_stand_for() -> None:
     assert parse_format("int4-g32") == INT4
     assert parse_format("int8-channel") == WeightFormat(8, None)
     assert parse_format("int4-g128-asym") == WeightFormat(4, 128, asymmetrical=True)
-    assert (INT4.bits_per_weight, parse_format("int4-g128-asym").bits_per_weight) == (4.5, 4.25)
 
 
 @pytest.mark.parametrize("name", ["int5", "int4-g100", "int4-asym-g128", "INT4", "int4-", ""])

@@ -39,11 +39,6 @@ class WeightFormat:
         """The highest code."""
         return (1 << self.bits) - 1
 
-    @property
-    def bits_per_weight(self) -> float:
-        """Of a long row, with its scales."""
-        return self.bits + (0 if self.group is None else (32 if self.asymmetrical else 16) / self.group)
-
     def fits(self, cols: int) -> bool:
         """Whether rows of `cols` inputs divide into groups. A matrix whose rows do not stays in float."""
         return self.group is None or cols % self.group == 0

@@ -54,7 +54,7 @@ inline void scatter(const Scatter& op, const Step& step, const Worker& worker) {
   const int size = op.matrices[0].cols;
   for (int64_t place; (place = worker.take()) < int64_t{step.tokens} * op.top_k;) {
     int32_t pair = op.origins[place];
-    quantize_row(op.matrices[op.chosen[pair]], op.x + int64_t{pair / op.top_k} * size, op.activations, static_cast<int>(place), 0);
+    quantize_row(op.matrices[op.chosen[pair]], op.x + int64_t{pair / op.top_k} * size, op.activations, place);
   }
 }
 
@@ -63,7 +63,7 @@ inline void expert_gate(const ExpertGate& op, const Step& step, const Worker& wo
   float* out = reinterpret_cast<float*>(worker.scratch);
   for (int64_t place; (place = worker.take()) < int64_t{step.tokens} * op.top_k;) {
     gate_row(op.activation, op.gate_up + place * 2 * size, size, out);
-    quantize_row(op.matrices[op.chosen[op.origins[place]]], out, op.activations, static_cast<int>(place), 0);
+    quantize_row(op.matrices[op.chosen[op.origins[place]]], out, op.activations, place);
   }
 }
 

@@ -83,8 +83,8 @@ inline void round_row(const Matrix& matrix, const float* x, uint8_t* row) {
   }
 }
 
-// Token `token` of `tokens`: x [cols] -> its row of `activations`.
-inline void quantize_row(const Matrix& matrix, const float* x, void* activations, int token, int) {
+// x [cols] of token `token` -> its row of `activations`.
+inline void quantize_row(const Matrix& matrix, const float* x, void* activations, int64_t token) {
   uint8_t* row = static_cast<uint8_t*>(activations) + activation_row_bytes(matrix) * token;
   if (has_codes(matrix)) {
     if (matrix.order != nullptr) return round_row<0, true>(matrix, x, row);

@@ -74,12 +74,11 @@ inline void add_update(const Norm& op, int64_t t) {
 inline void norm(const Norm& op, const Step& step, const Worker& worker) {
   for (int64_t t; (t = worker.take()) < step.tokens;) {
     if (op.update != nullptr) add_update(op, t);
-    if (op.weight == nullptr) continue;
     const float* x = op.x + t * op.size;
     float* out = op.hidden != nullptr ? op.hidden + t * op.size : reinterpret_cast<float*>(worker.scratch);
     Floats factor = Floats::all(inverse_rms(x, op.size, op.eps));
     in_lanes(op.size, [&](int i, int n) { put(some(x + i, n) * factor * some(op.weight + i, n), out + i, n); });
-    if (op.activations != nullptr) quantize_row(op.target, out, op.activations, static_cast<int>(t), step.tokens);
+    if (op.activations != nullptr) quantize_row(op.target, out, op.activations, t);
   }
 }
 
@@ -111,13 +110,13 @@ inline void gate(const Gate& op, const Step& step, const Worker& worker) {
   float* out = reinterpret_cast<float*>(worker.scratch);
   for (int64_t t; (t = worker.take()) < step.tokens;) {
     gate_row(op.activation, op.gate_up + t * 2 * size, size, out);
-    quantize_row(op.target, out, op.activations, static_cast<int>(t), step.tokens);
+    quantize_row(op.target, out, op.activations, t);
   }
 }
 
 inline void quantize(const Quantize& op, const Step& step, const Worker& worker) {
   for (int64_t t; (t = worker.take()) < step.tokens;) {
-    quantize_row(op.target, op.x + t * op.target.cols, op.activations, static_cast<int>(t), step.tokens);
+    quantize_row(op.target, op.x + t * op.target.cols, op.activations, t);
   }
 }
 

@@ -55,9 +55,6 @@ struct Floats {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16))};
   }
   static Floats float16(const uint16_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
-  static Floats int8(const int8_t* p) {
-    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
-  }
   void store(float* p) const { _mm512_storeu_ps(p, v); }
   void store_first(float* p, int n) const { _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), v); }
   float sum() const { return _mm512_reduce_add_ps(v); }
@@ -93,10 +90,6 @@ struct Floats {
   static Floats float16(const uint16_t* p) {
     return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
             _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)))};
-  }
-  static Floats int8(const int8_t* p) {
-    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))),
-            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8))))};
   }
   void store(float* p) const {
     _mm256_storeu_ps(p, a);
@@ -172,7 +165,6 @@ struct Floats {
   static Floats zero() { return all(0.f); }
   static Floats bfloat16(const uint16_t* p) { return each([&](int i) { return from_bfloat16(p[i]); }); }
   static Floats float16(const uint16_t* p) { return each([&](int i) { return from_float16(p[i]); }); }
-  static Floats int8(const int8_t* p) { return each([&](int i) { return static_cast<float>(p[i]); }); }
   void store(float* p) const {
     std::memcpy(p, &a, sizeof a);
     std::memcpy(p + 4, &b, sizeof b);

@@ -79,7 +79,7 @@ struct Norm {
   float* x;                    // [tokens, size]
   const float* update;         // [tokens, size] or null
   const float* update_weight;  // [size] or null: the update's own norm
-  const float* weight;         // [size] or null: no norm, x is only updated
+  const float* weight;         // [size]
   float* hidden;               // [tokens, size] or null
   Matrix target;               // the matrix that is multiplied next
   void* activations;           // or null
